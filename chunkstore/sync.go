@@ -1,0 +1,192 @@
+package chunkstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// syncer makes group commits: callers that come while a round runs share the next one.
+type syncer struct {
+	mu      sync.Mutex
+	running bool
+	next    *syncRound
+}
+
+type syncRound struct {
+	done chan struct{}
+	err  error
+}
+
+// Sync returns nil when every chunk whose Put returned before the call is durable. Callers share rounds. When it fails,
+// the chunks concerned are written afresh by the next Sync: after a failed flush the system may have dropped their pages,
+// and a second flush of the same file would succeed without having written anything.
+func (s *Store) Sync(ctx context.Context) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	return s.sync(ctx)
+}
+
+func (s *Store) sync(ctx context.Context) error {
+	s.syncer.mu.Lock()
+	if s.syncer.next == nil {
+		s.syncer.next = &syncRound{done: make(chan struct{})}
+	}
+	round := s.syncer.next
+	if !s.syncer.running {
+		s.syncer.running = true
+		go s.syncRounds()
+	}
+	s.syncer.mu.Unlock()
+	select {
+	case <-round.done:
+		return round.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// syncRounds runs rounds as long as somebody waits for one.
+func (s *Store) syncRounds() {
+	for {
+		s.syncer.mu.Lock()
+		round := s.syncer.next
+		s.syncer.next = nil
+		s.syncer.running = round != nil
+		s.syncer.mu.Unlock()
+		if round == nil {
+			return
+		}
+		if err := s.syncOnce(); err != nil {
+			round.err = fmt.Errorf("chunkstore: sync: %w", err)
+		}
+		close(round.done)
+	}
+}
+
+// syncOnce flushes what is dirty: few files one by one, in parallel, so that they share the journal's commits and nobody
+// else's data are flushed with them; many by one syncfs, which orders the writes by their place on disk and commits once.
+func (s *Store) syncOnce() error {
+	list := s.index.takeDirty()
+	if len(list) == 0 {
+		return nil
+	}
+	list, err := s.rewriteFailed(list)
+	if err != nil {
+		return err
+	}
+	if len(list) >= s.cfg.SyncAllAbove {
+		if supported, err := s.disk.syncAll(); supported {
+			if err != nil {
+				s.index.putBack(list)
+			}
+			return err
+		}
+	}
+	failed, err := s.syncFiles(list)
+	s.index.putBack(failed)
+	return err
+}
+
+// syncFiles flushes the files of list, then the directories that name them, and returns what is not durable.
+func (s *Store) syncFiles(list []*entry) (failed []*entry, err error) {
+	var g errgroup.Group
+	g.SetLimit(s.cfg.SyncParallel)
+	errs := make([]error, len(list))
+	for i, e := range list {
+		g.Go(func() error {
+			if err := s.disk.syncFile(e.key); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
+				errs[i] = err
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	var shards [256]struct {
+		named bool
+		err   error
+	}
+	for _, e := range list {
+		shards[e.key[0]].named = true
+	}
+	for i := range shards {
+		if shards[i].named {
+			g.Go(func() error {
+				shards[i].err = s.disk.syncShard(byte(i))
+				return nil
+			})
+		}
+	}
+	g.Wait()
+	for i, e := range list {
+		if err := errors.Join(errs[i], shards[e.key[0]].err); err != nil {
+			failed = append(failed, e)
+		}
+	}
+	errs = append(errs, nil)
+	for i := range shards {
+		errs = append(errs, shards[i].err)
+	}
+	return failed, errors.Join(errs...)
+}
+
+// rewriteFailed writes those of list afresh that an earlier flush failed for, and returns those that are still to flush:
+// a chunk that cannot be read back is gone, and no longer anything to make durable.
+func (s *Store) rewriteFailed(list []*entry) ([]*entry, error) {
+	keep := list[:0]
+	for i, e := range list {
+		s.index.mu.Lock()
+		rewrite := e.rewrite
+		s.index.mu.Unlock()
+		if rewrite {
+			err := s.rewriteFile(e)
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				s.index.putBack(append(keep, list[i:]...))
+				return nil, err
+			}
+		}
+		keep = append(keep, e)
+	}
+	return keep, nil
+}
+
+// rewriteFile replaces the file of a chunk by a new one with the same bytes. For a moment there are two: the room for the
+// second is not reserved, since a chunk that cannot be made durable is worse than 1 MiB above the quota for an instant.
+func (s *Store) rewriteFile(e *entry) error {
+	s.index.mu.Lock()
+	e.verified = false // the cache may no longer hold what was written
+	s.index.mu.Unlock()
+	buf := chunkBuffers.Get().(*[MaxChunk]byte)
+	defer chunkBuffers.Put(buf)
+	data, err := s.read(e.key, buf[:])
+	if err != nil {
+		return err
+	}
+	temp, err := s.disk.writeTemp(data)
+	if err != nil {
+		return err
+	}
+	s.shards[e.key[0]].Lock()
+	defer s.shards[e.key[0]].Unlock()
+	s.index.mu.Lock()
+	gone := e.gone
+	s.index.mu.Unlock()
+	if gone {
+		return errors.Join(ErrNotFound, s.disk.removeTemp(temp))
+	}
+	if err := s.disk.commit(temp, e.key); err != nil {
+		return errors.Join(err, s.disk.removeTemp(temp))
+	}
+	s.index.mu.Lock()
+	e.rewrite = false
+	s.index.mu.Unlock()
+	return nil
+}
