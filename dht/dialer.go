@@ -177,8 +177,7 @@ func (d *dialer) start(ctx context.Context) time.Duration {
 	defer d.mu.Unlock()
 	now, wait := time.Now(), redialOther
 	for id, c := range d.candidates {
-		wanted := c.origin == chosen || degree+d.active < d.target
-		if !c.since.IsZero() || c.dialling || !wanted {
+		if !c.since.IsZero() || c.dialling || !d.wants(c, degree) {
 			continue
 		}
 		if due := c.next.Sub(now); due > 0 {
@@ -197,6 +196,24 @@ func (d *dialer) start(ctx context.Context) time.Duration {
 		d.wg.Go(func() { d.try(ctx, c, c.info) })
 	}
 	return wait
+}
+
+// wants tells whether c should be connected, at the given degree. The caller holds mu.
+func (d *dialer) wants(c *candidate, degree int) bool {
+	return c.origin == chosen || degree+d.active < d.target
+}
+
+// settled tells whether every candidate is connected or has been dialled in vain.
+func (d *dialer) settled() bool {
+	degree := d.degree()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.candidates {
+		if c.since.IsZero() && c.failures == 0 && d.wants(c, degree) {
+			return false
+		}
+	}
+	return true
 }
 
 // try dials once and notes the outcome; info is a copy, made under the lock.

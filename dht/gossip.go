@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,8 +44,8 @@ const (
 	// pruneBackoff is how long a peer that left the topic's mesh is not taken back; gossipsub's own minute would keep
 	// a restarted peer out for that long.
 	pruneBackoff = 10 * time.Second
-	// readyWait is how long Announce waits for a new peer's subscription: it follows the connection by a few round
-	// trips. readyStep is how often it looks.
+	// readyWait is how long Announce waits for peers that have only just been found or connected: a connection and its
+	// subscription take a few round trips. readyStep is how often it looks.
 	readyWait = 2 * time.Second
 	readyStep = 20 * time.Millisecond
 )
@@ -149,12 +148,12 @@ func (g *gossip) receive(ctx context.Context) {
 	}
 }
 
-// announce publishes to the connected peers; young are those whose connection is younger than readyWait.
-func (g *gossip) announce(ctx context.Context, payload []byte, young func() []peer.ID) error {
+// announce publishes to the connected peers, as soon as settled says that they are all there.
+func (g *gossip) announce(ctx context.Context, payload []byte, settled func(listening []peer.ID) bool) error {
 	if len(payload) == 0 || len(payload) > MaxAnnouncement {
 		return fmt.Errorf("dht: announce: %w: %d bytes, want 1 to %d", ErrTooLarge, len(payload), MaxAnnouncement)
 	}
-	if g.ready(ctx, young) == 0 {
+	if g.ready(ctx, settled) == 0 {
 		return fmt.Errorf("dht: announce: %w", ErrNoPeers)
 	}
 	if err := g.topic.Publish(ctx, payload); err != nil {
@@ -163,19 +162,22 @@ func (g *gossip) announce(ctx context.Context, payload []byte, young func() []pe
 	return nil
 }
 
-// ready waits until every young peer has said that it listens, and returns how many peers do: what is published
-// before that passes a peer by. Peers grow old, so it ends; an old one that does not listen is not waited for.
-func (g *gossip) ready(ctx context.Context, young func() []peer.ID) int {
+// ready waits until settled, for readyWait at most, and returns how many peers listen. What is published earlier
+// passes some by: gossipsub sends to peers whose subscription it has heard, and these forward only to peers they have
+// taken into the topic's mesh, which they do once a second.
+func (g *gossip) ready(ctx context.Context, settled func([]peer.ID) bool) int {
+	deadline := time.After(readyWait)
 	tick := time.NewTicker(readyStep)
 	defer tick.Stop()
 	for {
 		listening := g.topic.ListPeers()
-		deaf := func(p peer.ID) bool { return !slices.Contains(listening, p) }
-		if !slices.ContainsFunc(young(), deaf) {
+		if settled(listening) {
 			return len(listening)
 		}
 		select {
 		case <-ctx.Done():
+			return len(listening)
+		case <-deadline:
 			return len(listening)
 		case <-tick.C:
 		}

@@ -344,13 +344,15 @@ func (n *Network) FindProviders(ctx context.Context, c cid.Cid, want int) ([]pee
 }
 
 // Announce sends a payload to the mesh: everybody's Judge sees it, and OnAnnouncement if it is accepted. It waits up
-// to 2 s for peers that have only just connected. Fails with ErrTooLarge, with ErrNoPeers if nobody listens, or if the
+// to 2 s for peers that have only just been found. Fails with ErrTooLarge, with ErrNoPeers if nobody listens, or if the
 // own Judge does not accept. Arrival is not promised.
 func (n *Network) Announce(ctx context.Context, payload []byte) error {
 	if n.gossip == nil {
 		return errors.New("dht: announce: gossip is switched off")
 	}
-	return n.gossip.announce(ctx, payload, func() []peer.ID { return n.presence.young(readyWait) })
+	return n.gossip.announce(ctx, payload, func(listening []peer.ID) bool {
+		return n.presence.settled(readyWait, listening) && n.dialer.settled()
+	})
 }
 
 // peerChanged follows peers of the mesh as they come and go.
@@ -377,6 +379,7 @@ func (n *Network) greet(p peer.ID) {
 			break
 		}
 	}
+	n.presence.greeted(p)
 	if err := n.Probe(n.ctx, p); err != nil {
 		n.log.Debug("new peer does not answer", "peer", p, "error", err)
 	}

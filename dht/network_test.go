@@ -71,7 +71,7 @@ func onLoopbackOnly(t testing.TB, h *heard, bootstrap ...*Network) Config {
 	c.Listen = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}
 	c.LANDiscovery = false
 	for _, b := range bootstrap {
-		c.Bootstrap = append(c.Bootstrap, peer.AddrInfo{ID: b.ID(), Addrs: b.Host().Addrs()})
+		c.Bootstrap = append(c.Bootstrap, addrInfo(b))
 	}
 	c.Judge = func(payload []byte) Verdict {
 		if bytes.HasPrefix(payload, []byte("bad")) {
@@ -91,6 +91,15 @@ func onLoopbackOnly(t testing.TB, h *heard, bootstrap ...*Network) Config {
 	}
 	c.Log = slog.New(slog.NewTextHandler(h, nil))
 	return c
+}
+
+// addrInfo is what a person would type to reach n, before it listens, too.
+func addrInfo(n *Network) peer.AddrInfo {
+	addrs := n.host.Addrs()
+	if len(addrs) == 0 {
+		addrs = n.cfg.Listen
+	}
+	return peer.AddrInfo{ID: n.ID(), Addrs: addrs}
 }
 
 func start(t testing.TB, c Config) *Network {
@@ -251,7 +260,7 @@ func TestPeerThatRestartsOnItsPortIsMetAgain(t *testing.T) {
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
-	info := peer.AddrInfo{ID: second.ID(), Addrs: second.Host().Addrs()}
+	info := addrInfo(second)
 	if err := first.Connect(t.Context(), info); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +288,7 @@ func TestPeerOfAnotherMeshIsRefusedWithAClearErrorAtBothEnds(t *testing.T) {
 	c := onLoopbackOnly(t, h2)
 	c.Mesh = "other"
 	other := start(t, c)
-	err := one.Connect(t.Context(), peer.AddrInfo{ID: other.ID(), Addrs: other.Host().Addrs()})
+	err := one.Connect(t.Context(), addrInfo(other))
 	var stranger *OtherMeshError
 	if !errors.Is(err, ErrOtherMesh) || !errors.As(err, &stranger) || stranger.Mesh != "other" {
 		t.Fatalf("connect: %v", err)
@@ -338,7 +347,7 @@ func TestOnlyEd25519PeersAreAdmitted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer h.Close()
-		_ = h.Connect(t.Context(), peer.AddrInfo{ID: n.ID(), Addrs: n.Host().Addrs()}) // may see the refusal only later
+		_ = h.Connect(t.Context(), addrInfo(n)) // may see the refusal only later
 		eventually(t, "refused", func() bool { return len(h.Network().Conns()) == 0 && n.Stats().Connections == 0 })
 		if err := n.Connect(t.Context(), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}); !errors.Is(err, ErrKeyType) {
 			t.Errorf("%s: %v", key.Type(), err)

@@ -49,8 +49,9 @@ type presence struct {
 
 // arrival tells one connection of a peer from the next.
 type arrival struct {
-	serial uint64
-	at     time.Time
+	serial  uint64
+	at      time.Time
+	greeted bool // and asked for other peers, if it was to be
 }
 
 func newPresence(h host.Host, exchange protocol.ID, guests []protocol.ID, log *slog.Logger, onPeer func(peer.ID, bool)) *presence {
@@ -152,7 +153,7 @@ func (s *presence) arrived(p peer.ID) {
 // enter gives p a new arrival. The caller holds mu.
 func (s *presence) enter(p peer.ID) {
 	s.serial++
-	s.up[p] = arrival{s.serial, time.Now()}
+	s.up[p] = arrival{serial: s.serial, at: time.Now()}
 	s.signal()
 }
 
@@ -250,17 +251,26 @@ func (s *presence) peers() []peer.ID {
 	return out
 }
 
-// young are the peers that arrived less than age ago.
-func (s *presence) young(age time.Duration) []peer.ID {
+// greeted notes that the new peer p has been asked for others.
+func (s *presence) greeted(p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []peer.ID
+	if a, up := s.up[p]; up {
+		a.greeted = true
+		s.up[p] = a
+	}
+}
+
+// settled tells whether all peers that arrived less than age ago have been greeted, and are in the list.
+func (s *presence) settled(age time.Duration, list []peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for p, a := range s.up {
-		if time.Since(a.at) < age {
-			out = append(out, p)
+		if time.Since(a.at) < age && !(a.greeted && slices.Contains(list, p)) {
+			return false
 		}
 	}
-	return out
+	return true
 }
 
 func (s *presence) isUp(p peer.ID) bool {

@@ -1,0 +1,84 @@
+package dht
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/x/simlibp2p"
+	"github.com/marcopolo/simnet"
+	"github.com/multiformats/go-multiaddr"
+)
+
+// TestMeshFormsOverSlowLinks: all peers of a mesh start at the same moment, half a world apart, with one bootstrap
+// address; in simulated time, over simulated links (QUIC is what runs on them).
+func TestMeshFormsOverSlowLinks(t *testing.T) {
+	const count, oneWay = 16, 50 * time.Millisecond
+	// A connection takes about 4 round trips; it is made to the bootstrap, then to all others; between the two lies
+	// an exchange of 2. The rest is for peers that missed one another.
+	const limit = 2 * (4 + 2 + 4) * 2 * oneWay
+	synctest.Test(t, func(t *testing.T) {
+		nw := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(oneWay)}
+		nw.Start()
+		defer nw.Close()
+		peers := make([]*Network, count)
+		ears := make([]*heard, count)
+		for i := range peers {
+			ears[i] = new(heard)
+			peers[i] = simulated(t, nw, i, ears[i], peers[0])
+			defer peers[i].Close()
+		}
+		began := time.Now()
+		for _, n := range peers {
+			if err := n.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "everybody knows everybody", func() bool { return complete(peers) })
+		took := time.Since(began)
+		t.Logf("%d peers know each other after %v", count, took)
+		if took > limit {
+			t.Errorf("the mesh took %v to form, want at most %v", took, limit)
+		}
+		began = time.Now()
+		if err := peers[count-1].Announce(t.Context(), []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		for i, h := range ears[:count-1] {
+			eventually(t, fmt.Sprintf("peer %d hears the announcement", i), func() bool { return h.has("hello") })
+		}
+		t.Logf("all have heard an announcement after %v", time.Since(began))
+	})
+}
+
+func complete(peers []*Network) bool {
+	for _, n := range peers {
+		if n.presence.count() != len(peers)-1 {
+			return false
+		}
+	}
+	return true
+}
+
+// simulated is the i-th peer of a simulated network, not started.
+func simulated(t *testing.T, nw *simnet.Simnet, i int, h *heard, bootstrap *Network) *Network {
+	t.Helper()
+	c := onLoopbackOnly(t, h)
+	addr := multiaddr.StringCast(fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", simnet.IntToPublicIPv4(i)))
+	c.Listen = []multiaddr.Multiaddr{addr}
+	if bootstrap != nil {
+		c.Bootstrap = append(c.Bootstrap, addrInfo(bootstrap))
+	}
+	link := simnet.LinkSettings{BitsPerSecond: 100 * simlibp2p.OneMbps}
+	c.hostOptions = []libp2p.Option{
+		simlibp2p.QUICSimnet(nw, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link}),
+		libp2p.DisableIdentifyAddressDiscovery(), // it stalls simulated time
+	}
+	n, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
