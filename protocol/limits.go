@@ -9,6 +9,8 @@ const (
 	MaxPage = 1 << 20
 	// MaxRecord bounds a signed record: a Done with MaxReceipts receipts.
 	MaxRecord = 8 << 10
+	// MaxReceipt bounds a signed receipt: about 300 bytes, and room for later fields.
+	MaxReceipt = 1 << 10
 	// MaxReceipts bounds the receipts in a Done: twice the default of two.
 	MaxReceipts = 4
 	// MaxNews bounds the bytes of records in one News, so that beats get through
