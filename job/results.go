@@ -12,6 +12,7 @@ import (
 type Leaf struct {
 	Entries []LeafEntry
 	Packs   []cid.Cid
+	Parts   []Part // where the entries are, if they are too large for the leaf's block
 }
 
 // LeafEntry is the result of one task.
