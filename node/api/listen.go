@@ -21,7 +21,6 @@ const maxSocketPath = 103
 
 const (
 	socketName = "api.sock"
-	lockName   = "lock"
 	// stagingSuffix names the socket until it has its mode.
 	stagingSuffix = ".new"
 )
@@ -47,68 +46,37 @@ func SocketPath(home string) (path string, fallback bool, err error) {
 
 func fallbackDir() string { return "/tmp/mesh-" + strconv.Itoa(os.Getuid()) }
 
-// Listener is the API socket of a home together with the home's lock.
+// Listener is the API socket of a home.
 type Listener struct {
 	*net.UnixListener
 	path     string
 	fallback bool
-	lock     *os.File
 	once     sync.Once
-}
-
-// Listen locks the home, which must exist, and opens its socket with mode 0600. A socket
-// that a dead daemon left is replaced. Where a daemon is alive the error has
-// KindConflict. Clients that connect before the socket is served wait.
-func Listen(home string) (*Listener, error) {
-	lock, err := lockHome(home)
-	if err != nil {
-		return nil, err
-	}
-	l, err := listen(home)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	l.lock = lock
-	return l, nil
 }
 
 // Path is the socket's path, Fallback tells whether it is outside the home.
 func (l *Listener) Path() string   { return l.path }
 func (l *Listener) Fallback() bool { return l.fallback }
 
-// Close stops listening, removes the socket and gives up the home's lock.
+// Close stops listening and removes the socket.
 func (l *Listener) Close() error {
 	var err error
-	l.once.Do(func() {
-		os.Remove(l.path) // while the lock is held: it can't be a successor's
-		err = errors.Join(l.UnixListener.Close(), l.lock.Close())
-	})
+	l.once.Do(func() { err = errors.Join(ignoreMissing(os.Remove(l.path)), l.UnixListener.Close()) })
 	return err
 }
 
-// lockHome takes the lock of a home; it lasts until the file is closed or the process
-// ends, whatever way it ends.
-func lockHome(home string) (*os.File, error) {
-	path := filepath.Join(home, lockName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("api: lock of %s: %w", home, err)
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, Errorf(KindConflict, "a meshd already runs on %s", home).
-				WithAdvice("use it, stop it first, or give this one a home of its own with --home DIR")
-		}
-		return nil, fmt.Errorf("api: lock of %s: %w", home, err)
-	}
-	return f, nil
+	return err
 }
 
-// listen opens the socket under a temporary name and renames it when it has its mode,
-// so that at no time it can be connected to by others.
-func listen(home string) (*Listener, error) {
+// Listen opens the socket of a home, which must exist, with mode 0600; at no time can it
+// be connected to by other users. The caller has the home to itself (it holds the lock of
+// it), so a socket that is there already is a dead daemon's, and is replaced. Clients
+// that connect before the socket is served wait.
+func Listen(home string) (*Listener, error) {
 	path, fallback, err := SocketPath(home)
 	if err != nil {
 		return nil, err
@@ -119,7 +87,7 @@ func listen(home string) (*Listener, error) {
 		}
 	}
 	staging := path + stagingSuffix
-	if err := os.Remove(staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := ignoreMissing(os.Remove(staging)); err != nil {
 		return nil, fmt.Errorf("api: socket of %s: %w", home, err)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: staging, Net: "unix"})
