@@ -63,6 +63,9 @@ func (n *Network) ask(ctx context.Context, p peer.ID) ([]peer.AddrInfo, error) {
 	local := onLoopback(s.Conn().RemoteMultiaddr())
 	var found []peer.AddrInfo
 	for _, bytes := range records {
+		if n.isKnown(bytes) {
+			continue
+		}
 		_, rec, err := openRecord(bytes)
 		if err != nil {
 			return nil, fmt.Errorf("dht: ask peer %s for others: %w", p, err)
@@ -72,6 +75,16 @@ func (n *Network) ask(ctx context.Context, p peer.ID) ([]peer.AddrInfo, error) {
 		}
 	}
 	return found, nil
+}
+
+// isKnown tells whether a record claims to be of a connected peer: checking its signature would be wasted.
+func (n *Network) isKnown(bytes []byte) bool {
+	envelope, err := record.UnmarshalEnvelope(bytes)
+	if err != nil {
+		return false
+	}
+	p, err := peer.IDFromPublicKey(envelope.PublicKey)
+	return err == nil && n.presence.isUp(p)
 }
 
 // answer is the other side of ask.

@@ -15,7 +15,7 @@ import (
 // TestMeshFormsOverSlowLinks: all peers of a mesh start at the same moment, half a world apart, with one bootstrap
 // address; in simulated time, over simulated links (QUIC is what runs on them).
 func TestMeshFormsOverSlowLinks(t *testing.T) {
-	const count, oneWay = 16, 50 * time.Millisecond
+	const count, oneWay = 20, 50 * time.Millisecond
 	// A connection takes about 4 round trips; it is made to the bootstrap, then to all others; between the two lies
 	// an exchange of 2. The rest is for peers that missed one another.
 	const limit = 2 * (4 + 2 + 4) * 2 * oneWay
