@@ -79,6 +79,11 @@ func ValidPeer(id PeerID) bool {
 	return len(id) == peerSize && string(id[:len(peerPrefix)]) == peerPrefix
 }
 
+// PeerOf is the ID of the peer with the Ed25519 public key.
+func PeerOf(publicKey [ed25519.PublicKeySize]byte) PeerID {
+	return PeerID(peerPrefix + string(publicKey[:]))
+}
+
 // Envelope is a signed envelope as libp2p's RFC 0002 has it, opened. Its slices are
 // parts of what was opened.
 type Envelope struct {
