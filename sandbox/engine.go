@@ -1,0 +1,65 @@
+package sandbox
+
+import (
+	"strings"
+
+	"github.com/compute-mesh/mesh/sandbox/wasi"
+)
+
+// Limits of both engines, so that a program meets the same ones.
+const (
+	// maxWasmStack is the native stack that a program may use, in bytes; threads have at least 2 MiB. wazero has its own.
+	maxWasmStack = 1 << 20
+	// maxTable is the most elements of a table, at eight bytes each.
+	maxTable = 10 << 20
+	// maxModules is how many programs a child keeps loaded: a few stages of a few jobs.
+	maxModules = 8
+)
+
+// engine turns WebAssembly into native code and runs it. There is one for each way to build the package.
+type engine interface {
+	// compile stores native code for a program in an empty directory.
+	compile(wasm []byte, dir string) error
+	// load makes a program ready from what compile stored. wasmPath is the file with the module itself.
+	load(dir, wasmPath string) (module, error)
+	close()
+}
+
+// module is a loaded program.
+type module interface {
+	// minMemory is the linear memory in bytes that the program starts with.
+	minMemory() int64
+	// run runs the program from its beginning to its end. That it stopped for a reason of the system's is not an error.
+	run(sys *wasi.System, memory int64) (ending, error)
+	close()
+}
+
+// ending is how a run ended. With an empty trap, the system's Stopped tells, and nil there means a return from _start.
+type ending struct {
+	trap   string
+	memory int64 // bytes of linear memory at the end
+}
+
+// EngineName is "wasmtime" or "wazero".
+func EngineName() string {
+	name, _, _ := strings.Cut(engineVersion, " ")
+	return name
+}
+
+// hostModule is the import module of what the mesh itself offers to programs.
+const hostModule = "mesh"
+
+// hostFunction is an import from hostModule.
+type hostFunction struct {
+	name   string
+	params string // as wasi.Function's
+	call   func(sys *wasi.System, args []uint64)
+}
+
+// hostFunctions are the imports that the mesh offers. A checkpoint is not taken here: the call only marks where it could be.
+func hostFunctions() []hostFunction {
+	return []hostFunction{
+		{name: "checkpoint", call: func(*wasi.System, []uint64) {}},
+		{name: "progress", params: "i", call: func(sys *wasi.System, a []uint64) { sys.SetProgress(uint32(a[0])) }},
+	}
+}

@@ -1,0 +1,202 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// stderrTail is how many of the last bytes that a child wrote to its standard error are kept, to say why it crashed.
+const stderrTail = 4 << 10
+
+// process is a child, seen from the pool. One exchange at a time.
+type process struct {
+	cmd    *exec.Cmd
+	in     *os.File      // requests
+	out    *os.File      // responses
+	reader *bufio.Reader // of out
+	stderr tail
+	dead   chan struct{} // closed when the process is gone and reaped
+}
+
+// spawner starts processes, all from one thread that lives as long as the pool: Linux kills a child when the thread that
+// started it ends, not the process. It also holds the write end of the pipe whose EOF tells children the same.
+type spawner struct {
+	command []string
+	life    *os.File // read end, inherited by each child
+	held    *os.File // write end
+	jobs    chan func()
+	done    chan struct{}
+}
+
+func newSpawner(command []string) (*spawner, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	s := &spawner{command: command, life: r, held: w, jobs: make(chan func()), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		prepareSpawning()
+		for job := range s.jobs {
+			job()
+		}
+	}()
+	return s, nil
+}
+
+// close ends the thread, and with it all children that are left. No start may be under way.
+func (s *spawner) close() error {
+	close(s.jobs)
+	<-s.done
+	return errors.Join(s.held.Close(), s.life.Close())
+}
+
+// start starts a child.
+func (s *spawner) start() (*process, error) {
+	childIn, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer childIn.Close()
+	out, childOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	defer childOut.Close()
+	p := &process{in: in, out: out, reader: bufio.NewReader(out), dead: make(chan struct{})}
+	p.cmd = exec.Command(s.command[0], s.command[1:]...)
+	p.cmd.Stdin = childIn
+	p.cmd.Stderr = &p.stderr
+	p.cmd.ExtraFiles = []*os.File{childOut, s.life} // responseFD, lifeFD
+	// Two processors: one for the program, one for the goroutine that waits for the parent's end. Nothing of the
+	// peer's environment is the child's business.
+	p.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	tie(p.cmd)
+	started := make(chan error)
+	s.jobs <- func() { started <- p.cmd.Start() }
+	if err := <-started; err != nil {
+		return nil, errors.Join(fmt.Errorf("sandbox: start child: %w", err), in.Close(), out.Close())
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended is in ProcessState
+		_ = p.in.Close()
+		close(p.dead)
+	}()
+	return p, nil
+}
+
+// kill ends the child. It is gone when dead is closed.
+func (p *process) kill() { _ = p.cmd.Process.Kill() } // fails only when it is gone already
+
+// close kills the child, waits until it is gone and frees its pipes.
+func (p *process) close() {
+	p.kill()
+	<-p.dead
+	_ = p.out.Close()
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+// errCrashed says that the child ended instead of answering, errTimeout that it did not answer in time.
+var (
+	errCrashed = errors.New("sandbox: the child process ended")
+	errTimeout = errors.New("sandbox: time limit passed")
+)
+
+// writeError is in the error of an exchange whose request did not arrive: nothing was started.
+type writeError struct{ error }
+
+// exchange sends a request and waits for the answer. After an error the process is dead or dying and must be closed.
+func (p *process) exchange(ctx context.Context, q request, limit time.Duration) (response, []byte, error) {
+	var a response
+	if err := ctx.Err(); err != nil {
+		return a, nil, context.Cause(ctx)
+	}
+	if err := p.out.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return a, nil, err
+	}
+	stop := context.AfterFunc(ctx, p.kill)
+	var body []byte
+	err := writeFrame(p.in, q, nil)
+	if err != nil {
+		err = writeError{err}
+	} else {
+		body, err = readFrame(p.reader, &a)
+	}
+	if !stop() {
+		return a, nil, context.Cause(ctx)
+	}
+	switch {
+	case err == nil:
+		return a, body, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errTimeout
+	default:
+		err = fmt.Errorf("%w: %w", errCrashed, err)
+	}
+	p.kill()
+	return a, nil, err
+}
+
+// epitaph says how a dead child ended and what it said last.
+func (p *process) epitaph() string {
+	<-p.dead
+	text := p.cmd.ProcessState.String()
+	if last := p.stderr.String(); last != "" {
+		text += ": " + last
+	}
+	return text
+}
+
+// outOfMemory reports whether a dead child was ended for want of memory: by the kernel, or by its own runtime.
+func (p *process) outOfMemory() bool {
+	<-p.dead
+	return killedBySystem(p.cmd.ProcessState) || strings.Contains(p.stderr.String(), "out of memory")
+}
+
+// tail is a writer that keeps the last bytes.
+type tail struct {
+	mu    sync.Mutex
+	bytes []byte
+}
+
+var _ io.Writer = (*tail)(nil)
+
+// Write implements io.Writer.
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes = append(t.bytes, b[max(0, len(b)-stderrTail):]...)
+	t.bytes = t.bytes[max(0, len(t.bytes)-stderrTail):]
+	return len(b), nil
+}
+
+// String is the first line of what was kept that is not empty.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return firstLine(strings.TrimSpace(string(t.bytes)))
+}
+
+// childArguments are what ChildMain expects.
+func childArguments(c Config) []string {
+	return []string{c.Dir, strconv.FormatInt(c.ChildMemory, 10)}
+}

@@ -1,0 +1,196 @@
+// Package sandbox runs one task: a WASI preview-1 command module, in a child process, under limits.
+//
+// A Pool has a number of slots. Each slot has a child process that is started when first needed, kept for further
+// tasks, and killed when a task is cancelled or passes its time limit; a crash or a memory bomb stays in the child.
+// Children never outlive the process that made the pool, however that one ends. Modules are compiled once, in a child,
+// into a cache on disk that only this peer's own files are loaded from.
+//
+// What a program sees is the contract of docs/design.md section 7: arguments, environment, standard input, /in
+// read-only, /out and /tmp writable, nothing else: no network, no host file, no clock or random source but its own
+// unless the task is nondeterministic. Package wasi has all of it, for both engines: wasmtime where cgo is there at build
+// time, wazero otherwise. Results do not depend on the engine, with these exceptions, which WebAssembly leaves open: the
+// depth at which recursion overflows the engine's stack (at least 512 KiB of native stack here), the bits of NaNs
+// (canonical with wasmtime, the processor's with wazero), and how large a table can grow.
+//
+// The package does not know what a job is, fetches nothing, keeps no results and retries nothing.
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/compute-mesh/mesh/sandbox/wasi"
+)
+
+// Limits on what a task and its results may be.
+const (
+	// MaxArgBytes is the most bytes of arguments and environment together, as ARG_MAX on Linux.
+	MaxArgBytes = 2 << 20
+	// MaxInFiles is the most files in /in; a list of them crosses to the child with each task.
+	MaxInFiles = 4096
+	// MaxOutFiles is the most files that a task may leave in /out, and MaxOutNames the most bytes of their names in
+	// all: the list comes back from the child in one message.
+	MaxOutFiles = 10_000
+	MaxOutNames = 1 << 20
+	// InlineTotal is the most bytes of contents that come back in a message; what is more stays in host files.
+	InlineTotal = 256 << 10
+	// WasmPage is the unit of a program's memory.
+	WasmPage = 64 << 10
+)
+
+// ProgramRef names a program and says where its bytes are.
+type ProgramRef struct {
+	ID   string // the program's CID as text. The caller vouches that the bytes belong to it; compiled code is kept under it
+	Path string // host file with the WebAssembly module
+}
+
+// File is a read-only file of /in.
+type File struct {
+	Name string // slash-separated path under /in, without "." and ".."
+	Path string // host file that has the bytes; it must not change while the task runs
+}
+
+// Limits are a task's limits as its program sees them, all of them required. Bytes, but for Timeout.
+type Limits struct {
+	Memory  int64         // linear memory; a program that asks for more sees its allocation fail
+	Disk    int64         // file contents in /out and /tmp together; passing it stops the program (ClassDisk)
+	Output  int64         // standard output and file contents in /out; passing it stops the program (ClassOutput)
+	Log     int64         // standard error that is kept; what is more is dropped and the program goes on
+	Timeout time.Duration // wall time of the run, compilation apart (ClassTimeout)
+}
+
+// Task is one run of a program.
+type Task struct {
+	Program ProgramRef
+	Args    []string // argument 0 is the program's file name
+	Env     []string // NAME=value
+	Stdin   string   // host file, "" for an empty input
+	In      []File
+	Limits  Limits
+
+	// Deterministic gives a virtual clock and a random source seeded with Seed, else both are real.
+	Deterministic bool
+	Seed          [32]byte
+
+	// Log is a host file that standard error is appended to while the task runs; it is made at the first byte. With ""
+	// the log comes with the result alone.
+	Log string
+}
+
+// Validate reports every fault of a task at once.
+func (t Task) Validate() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("sandbox: task: "+format, args...)) }
+	if t.Program.ID == "" || t.Program.Path == "" {
+		fail("program: ID and path are required")
+	}
+	total := 0
+	for _, v := range append(append([]string{}, t.Args...), t.Env...) {
+		total += len(v) + 1
+		if strings.ContainsRune(v, 0) {
+			fail("argument or environment %.40q has a NUL", v)
+		}
+	}
+	if total > MaxArgBytes {
+		fail("arguments and environment have %d bytes, more than %d", total, MaxArgBytes)
+	}
+	if len(t.In) > MaxInFiles {
+		fail("%d files for /in, more than %d", len(t.In), MaxInFiles)
+	}
+	for _, f := range t.In {
+		if err := wasi.ValidName(f.Name); err != nil {
+			fail("file for /in: %w", err)
+		}
+	}
+	l := t.Limits
+	if l.Memory < WasmPage || l.Disk < 0 || l.Output < 0 || l.Log < 0 || l.Timeout <= 0 {
+		fail("limits: memory must be at least %d, timeout more than zero, the others not negative: %+v", WasmPage, l)
+	}
+	return errors.Join(errs...)
+}
+
+// Class says how a run ended.
+type Class uint8
+
+// The classes. All but ClassDone are failed attempts, ClassExit unless the job accepts that exit status.
+const (
+	ClassDone    Class = iota + 1 // exit status 0
+	ClassExit                     // another exit status, see Result.Exit
+	ClassTrap                     // the program did what WebAssembly forbids, or overflowed its stack
+	ClassTimeout                  // Limits.Timeout was passed
+	ClassMemory                   // it needs more memory than Limits.Memory to start, or the host had none left
+	ClassOutput                   // Limits.Output was passed, or there are more than MaxOutFiles outputs
+	ClassDisk                     // Limits.Disk was passed
+	ClassProgram                  // it cannot be compiled, or not within the limits for it, or not be linked
+	ClassEngine                   // the child process crashed
+)
+
+var classNames = [...]string{"", "done", "exit", "trap", "timeout", "memory", "output", "disk", "program", "engine"}
+
+// String is the class as one word.
+func (c Class) String() string {
+	if int(c) < len(classNames) && c != 0 {
+		return classNames[c]
+	}
+	return fmt.Sprintf("class(%d)", uint8(c))
+}
+
+// Completed reports whether the program ended by itself, so that there is an exit status and there are outputs.
+func (c Class) Completed() bool { return c == ClassDone || c == ClassExit }
+
+// Content is bytes that a task wrote: Data has them all when Path is empty, else the host file Path does. The file
+// belongs to the caller, who may move it away; Result.Close removes those that are left.
+type Content struct {
+	Size int64
+	Data []byte
+	Path string
+}
+
+// Open returns a reader of the bytes.
+func (c Content) Open() (io.ReadCloser, error) {
+	if c.Path == "" {
+		return io.NopCloser(bytes.NewReader(c.Data)), nil
+	}
+	return os.Open(c.Path)
+}
+
+// OutFile is a regular file found in /out. Its name comes from the program: it is valid UTF-8 without NUL and ".." and
+// must still never be used as a host path as it is.
+type OutFile struct {
+	Name string // slash-separated, under /out
+	Content
+}
+
+// Result is what a run left. Close must be called when its contents are no longer needed.
+type Result struct {
+	Class  Class
+	Exit   int32  // exit status, if Class.Completed
+	Reason string // why it is not ClassDone, for a person; it may have text of the program in it
+
+	Stdout Content   // if Class.Completed
+	Out    []OutFile // if Class.Completed; sorted by name
+
+	Log        Content // whatever the class; its Path is Task.Log when the log is large, and then Close keeps it
+	LogDropped int64   // bytes of standard error beyond Limits.Log
+
+	Wall      time.Duration // without compilation and without waiting for a slot
+	CPU       time.Duration // user and system time of the child; zero if it was killed
+	MaxMemory int64         // linear memory at the end, which is its largest; bytes
+
+	dir string
+}
+
+// Close removes the host files that belong to the result.
+func (r *Result) Close() error {
+	if r.dir == "" {
+		return nil
+	}
+	err := os.RemoveAll(r.dir)
+	r.dir = ""
+	return err
+}
