@@ -3,6 +3,7 @@ package job
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Fault is one thing that is wrong with a manifest. Validate joins all of them;
@@ -21,6 +22,12 @@ func (f *Fault) Error() string {
 // hostile manifest of 256 KiB makes no error of megabytes.
 const maxFaults = 64
 
+// maxReason bounds the bytes of a reason: it quotes values that may be long.
+const maxReason = 512
+
+// maxQuoted bounds the bytes that an error quotes of a line or a command.
+const maxQuoted = 80
+
 // faults collects what is wrong.
 type faults struct{ list []error }
 
@@ -29,7 +36,7 @@ func (f *faults) unless(ok bool, field, remedy, reason string, args ...any) {
 	if ok || len(f.list) >= maxFaults {
 		return
 	}
-	f.list = append(f.list, &Fault{Field: field, Reason: fmt.Sprintf(reason, args...), Remedy: remedy})
+	f.list = append(f.list, &Fault{Field: field, Reason: shorten(fmt.Sprintf(reason, args...), maxReason), Remedy: remedy})
 }
 
 // check notes err, where there is one, as a fault of the field.
@@ -40,3 +47,11 @@ func (f *faults) check(err error, field, remedy string) {
 }
 
 func (f *faults) join() error { return errors.Join(f.list...) }
+
+// shorten keeps a text short enough for an error.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}

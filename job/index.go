@@ -168,7 +168,7 @@ func (e *Entry) check() error {
 	case len(e.Line) > MaxLine:
 		return fmt.Errorf("the line has %d bytes, at most %d: put the data into an --input", len(e.Line), MaxLine)
 	case !utf8.ValidString(e.Line) || strings.ContainsAny(e.Line, "\x00\n"):
-		return fmt.Errorf("line %q is no line of UTF-8 text", shorten(e.Line))
+		return fmt.Errorf("line %q is no line of UTF-8 text", shorten(e.Line, maxQuoted))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func SplitArgs(s string) ([]string, error) {
 			inWord = false
 		case '\\':
 			if i++; i == len(s) {
-				return nil, fmt.Errorf("job: command %q: it ends with a backslash: write \\\\ for one", shorten(s))
+				return nil, fmt.Errorf("job: command %q: it ends with a backslash: write \\\\ for one", shorten(s, maxQuoted))
 			}
 			if s[i] == '\n' { // a continued line
 				continue
@@ -71,5 +71,5 @@ func quoted(word *strings.Builder, s string) (int, error) {
 			word.WriteByte(c)
 		}
 	}
-	return 0, fmt.Errorf("job: command: the quote %c is not closed in %q: close it, or write \\%c for the character", quote, shorten(s), quote)
+	return 0, fmt.Errorf("job: command: the quote %c is not closed in %q: close it, or write \\%c for the character", quote, shorten(s, maxQuoted), quote)
 }

@@ -151,7 +151,7 @@ func (s *Stage) args(index protocol.TaskIndex, entry Entry, inputName string) ([
 		}
 		asked = true
 		if number > len(fields) {
-			return "", false, fmt.Errorf("an argument has {%d}, but line %q has %d fields: correct the line or the argument", number, shorten(entry.Line), len(fields))
+			return "", false, fmt.Errorf("an argument has {%d}, but line %q has %d fields: correct the line or the argument", number, shorten(entry.Line, maxQuoted), len(fields))
 		}
 		return fields[number-1], true, nil
 	}
@@ -210,15 +210,6 @@ func replace(s string, value func(key string) (string, bool, error)) (string, er
 func fieldNumber(key string) (int, bool) {
 	n, err := strconv.ParseUint(key, 10, 16)
 	return int(n), err == nil && n > 0 && strconv.FormatUint(n, 10) == key
-}
-
-// shorten keeps a line short enough for an error.
-func shorten(line string) string {
-	const most = 80
-	if len(line) <= most {
-		return line
-	}
-	return strings.ToValidUTF8(line[:most], "") + "..."
 }
 
 // seed hashes the task's name: program, arguments, environment, inputs, index.

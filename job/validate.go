@@ -3,12 +3,13 @@ package job
 import (
 	"errors"
 	"fmt"
+	"math"
+	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/compute-mesh/mesh/protocol"
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
 )
 
@@ -86,29 +87,33 @@ func (m *Manifest) validatePolicy(f *faults) {
 // validateFiles wants the names sorted and apart from one another, so that all of them
 // can stand under /in/.
 func (m *Manifest) validateFiles(f *faults) {
-	f.unless(len(m.Files) <= MaxFiles, "Files", "put them into an archive or a directory of inputs", "has %d files, at most %d", len(m.Files), MaxFiles)
+	const rename = "choose another with --file FILE:NAME"
+	if len(m.Files) > MaxFiles {
+		f.unless(false, "Files", "put them into an archive or a directory of inputs", "has %d files, at most %d", len(m.Files), MaxFiles)
+		return
+	}
 	seen := make(map[string]bool, len(m.Files))
 	for i, file := range m.Files {
 		field := fmt.Sprintf("Files[%d]", i)
-		f.check(protocol.ValidName(file.Name), field+".Name", "choose another with --file FILE:NAME")
+		f.check(protocol.ValidName(file.Name), field+".Name", rename)
 		f.check(checkLink(file.Root, codecRaw, codecDagPB), field+".Root", "import the file first")
-		f.unless(i == 0 || m.Files[i-1].Name <= file.Name, field+".Name", "sort the files by name", "%q stands after %q", file.Name, prior(m.Files, i))
-		f.unless(!seen[file.Name], field+".Name", "choose another with --file FILE:NAME", "%q is there twice", file.Name)
+		f.unless(file.Size <= math.MaxInt64, field+".Size", "import the file again", "%d does not fit 63 bits", file.Size)
+		f.unless(!seen[file.Name], field+".Name", rename, "%q is there twice", file.Name)
+		if i > 0 {
+			f.unless(m.Files[i-1].Name <= file.Name, field+".Name", "sort the files by name", "%q stands after %q", file.Name, m.Files[i-1].Name)
+		}
 		seen[file.Name] = true
 	}
 	for i, file := range m.Files {
-		for at, c := range file.Name {
-			f.unless(c != '/' || !seen[file.Name[:at]], fmt.Sprintf("Files[%d].Name", i), "choose another with --file FILE:NAME",
-				"%q needs a directory where the file %q is", file.Name, file.Name[:at])
+		if protocol.ValidName(file.Name) != nil {
+			continue
+		}
+		for dir := path.Dir(file.Name); dir != "." && dir != "/"; dir = path.Dir(dir) {
+			if seen[dir] {
+				f.unless(false, fmt.Sprintf("Files[%d].Name", i), rename, "%q needs a directory where the file %q is", file.Name, dir)
+			}
 		}
 	}
-}
-
-func prior(files []File, i int) string {
-	if i == 0 {
-		return ""
-	}
-	return files[i-1].Name
 }
 
 // Expired tells whether the job is past its expiry: no peer takes it up then.
@@ -143,12 +148,4 @@ func validPeer(id protocol.PeerID) error {
 
 func wholeMilli(t time.Time) bool {
 	return t.UnixMilli() >= 0 && t.UnixMilli() <= maxMilli && t.Equal(time.UnixMilli(t.UnixMilli()))
-}
-
-// checkOptional is checkLink for a root that may be missing.
-func checkOptional(c cid.Cid, codecs ...uint64) error {
-	if !c.Defined() {
-		return nil
-	}
-	return checkLink(c, codecs...)
 }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +13,10 @@ import (
 
 func (m *Manifest) validateStages(f *faults) {
 	f.unless(len(m.Stages) > 0, "Stages", "give a program with --map", "is empty")
-	f.unless(len(m.Stages) <= protocol.MaxStages, "Stages", "choose a larger --fan-in", "has %d stages, at most %d", len(m.Stages), protocol.MaxStages)
+	if len(m.Stages) > protocol.MaxStages {
+		f.unless(false, "Stages", "choose a larger --fan-in", "has %d stages, at most %d", len(m.Stages), protocol.MaxStages)
+		return
+	}
 	names := make(map[string]bool, len(m.Stages))
 	read := make([]bool, len(m.Stages))
 	for i := range m.Stages {
@@ -46,6 +50,7 @@ func (m *Manifest) validateSource(f *faults, field string, i protocol.StageIndex
 	case SourceArray:
 	case SourceIndex:
 		stray.Index, stray.Bytes = src.Index, src.Bytes
+		f.unless(src.Bytes <= math.MaxInt64, field+".Source.Bytes", "build the index with an IndexWriter", "%d does not fit 63 bits", src.Bytes)
 		f.check(checkLink(src.Index, codecDagCBOR), field+".Source.Index", "build it with an IndexWriter")
 	case SourceOutputs:
 		stray.Stage, stray.FanIn = src.Stage, src.FanIn
@@ -77,7 +82,10 @@ func validateProgram(f *faults, field string, p File) {
 
 func validateArgs(f *faults, field string, s *Stage) {
 	at := field + ".Args"
-	f.unless(len(s.Args) <= MaxArgs, at, "pass a file of arguments with --file", "has %d, at most %d", len(s.Args), MaxArgs)
+	if len(s.Args) > MaxArgs {
+		f.unless(false, at, "pass a file of arguments with --file", "has %d, at most %d", len(s.Args), MaxArgs)
+		return
+	}
 	bytes := 0
 	for i, arg := range s.Args {
 		bytes += len(arg)
@@ -104,7 +112,10 @@ func meaningless(kind SourceKind) []string {
 }
 
 func validateEnv(f *faults, field string, env []string) {
-	f.unless(len(env) <= MaxEnv, field, "pass a file with --file", "has %d, at most %d", len(env), MaxEnv)
+	if len(env) > MaxEnv {
+		f.unless(false, field, "pass a file with --file", "has %d, at most %d", len(env), MaxEnv)
+		return
+	}
 	bytes, last := 0, ""
 	for i, pair := range env {
 		bytes += len(pair)
@@ -132,7 +143,10 @@ func validateLimits(f *faults, field string, l Limits) {
 }
 
 func validateOkExit(f *faults, field string, ok []int32) {
-	f.unless(len(ok) <= MaxOkExit, field, "list fewer", "has %d, at most %d", len(ok), MaxOkExit)
+	if len(ok) > MaxOkExit {
+		f.unless(false, field, "list fewer", "has %d, at most %d", len(ok), MaxOkExit)
+		return
+	}
 	f.unless(slices.IsSorted(ok) && len(slices.Compact(slices.Clone(ok))) == len(ok), field, "use Build", "%v is not ascending", ok)
 	f.unless(!slices.Equal(ok, []int32{0}), field, "leave it empty", "[0] is what an empty list means")
 }
