@@ -59,7 +59,8 @@ type Config struct {
 	// not its author. It must return soon: beyond announcementQueue waiting ones, more are dropped and counted.
 	OnAnnouncement func(from peer.ID, payload []byte)
 	// OnPeer is told of each peer of this mesh that is connected (up) or lost. Calls come one at a time; for one peer
-	// they alternate, beginning with up; a reconnection that was too quick to see is told as lost, then up.
+	// they alternate, beginning with up; a reconnection that was too quick to see is told as lost, then up. Close ends
+	// the calls without telling of anybody as lost.
 	OnPeer func(p peer.ID, up bool)
 
 	// Agent is what others see as this peer's software. Default "meshd".

@@ -92,7 +92,7 @@ func New(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.presence = newPresence(n.host, n.exchange, cfg.Guests, n.log, n.peerChanged)
+	n.presence = newPresence(n.host, cfg, n.peerChanged)
 	n.dialer = newDialer(cfg.TargetDegree, n.presence.count, n.reach, n.log)
 	if n.table, err = newTable(n.host, cfg); err == nil && cfg.Gossip {
 		n.gossip, err = newGossip(n.ctx, n.host, cfg, n.log)
@@ -140,7 +140,9 @@ func (n *Network) Start() error {
 		return err
 	}
 	for _, info := range n.known.peers() {
-		n.dialer.add(info, remembered)
+		if info.ID != n.ID() {
+			n.dialer.add(info, remembered)
+		}
 	}
 	for _, info := range n.cfg.Bootstrap {
 		if info.ID != n.ID() {
@@ -288,15 +290,22 @@ func (n *Network) Probe(ctx context.Context, p peer.ID) error {
 	if err := n.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
 		return fmt.Errorf("dht: probe %s: %w", p, err)
 	}
-	// The result also goes into the peerstore, where Peers finds the latency.
+	if err := n.roundTrip(ctx, p); err != nil {
+		return fmt.Errorf("dht: probe %s: %w", p, err)
+	}
+	return nil
+}
+
+// roundTrip waits for a ping over an existing connection. The time it takes goes into the peerstore, where Peers
+// finds it.
+func (n *Network) roundTrip(ctx context.Context, p peer.ID) error {
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "ping"), probeTimeout)
+	defer cancel()
 	select {
 	case r := <-ping.Ping(ctx, n.host, p):
-		if r.Error != nil {
-			return fmt.Errorf("dht: probe %s: %w", p, r.Error)
-		}
-		return nil
+		return r.Error
 	case <-ctx.Done():
-		return fmt.Errorf("dht: probe %s: %w", p, ctx.Err())
+		return ctx.Err()
 	}
 }
 
@@ -311,7 +320,7 @@ func (n *Network) Unprotect(p peer.ID, tag string) { n.host.ConnManager().Unprot
 func (n *Network) Provide(ctx context.Context, c cid.Cid) error {
 	ctx, cancel := context.WithTimeout(ctx, provideTimeout)
 	defer cancel()
-	alone := n.table.RoutingTable().Size() == 0
+	alone := !n.tabled(ctx)
 	if err := n.table.Provide(ctx, c, !alone); err != nil {
 		return fmt.Errorf("dht: provide %s: %w", c, err)
 	}
@@ -326,7 +335,11 @@ func (n *Network) Provide(ctx context.Context, c cid.Cid) error {
 func (n *Network) FindProviders(ctx context.Context, c cid.Cid, want int) ([]peer.AddrInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
+	if !c.Defined() {
+		return nil, errors.New("dht: find providers: undefined CID")
+	}
 	want = min(max(want, 1), maxProviders)
+	n.tabled(ctx)
 	var found []peer.AddrInfo
 	// One more than wanted: this peer may be among them.
 	for info := range n.table.FindProvidersAsync(ctx, c, want+1) {
@@ -337,10 +350,25 @@ func (n *Network) FindProviders(ctx context.Context, c cid.Cid, want int) ([]pee
 			cancel() // and read on until the channel is closed: the search has ended then
 		}
 	}
-	if !c.Defined() {
-		return nil, errors.New("dht: find providers: undefined CID")
-	}
 	return found, nil
+}
+
+// tabled tells whether the Kademlia table has anybody. A peer that has just connected is waited for, readyWait at
+// most: it enters the table after a round trip.
+func (n *Network) tabled(ctx context.Context) bool {
+	deadline := time.After(readyWait)
+	tick := time.NewTicker(readyStep)
+	defer tick.Stop()
+	for n.table.RoutingTable().Size() == 0 && n.presence.count() > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-deadline:
+			return false
+		case <-tick.C:
+		}
+	}
+	return n.table.RoutingTable().Size() > 0
 }
 
 // Announce sends a payload to the mesh: everybody's Judge sees it, and OnAnnouncement if it is accepted. It waits up
@@ -380,7 +408,7 @@ func (n *Network) greet(p peer.ID) {
 		}
 	}
 	n.presence.greeted(p)
-	if err := n.Probe(n.ctx, p); err != nil {
+	if err := n.roundTrip(n.ctx, p); err != nil {
 		n.log.Debug("new peer does not answer", "peer", p, "error", err)
 	}
 }

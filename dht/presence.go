@@ -32,11 +32,11 @@ const (
 // presence knows which connected peers speak this mesh's protocol. It is told of levels (who is up now, in which
 // incarnation of its connection), and turns them into calls of onPeer, so that nobody waits for the callback.
 type presence struct {
-	host     host.Host
-	exchange protocol.ID
-	guests   []protocol.ID
-	log      *slog.Logger
-	onPeer   func(peer.ID, bool)
+	host   host.Host
+	mesh   string
+	guests []protocol.ID
+	log    *slog.Logger
+	onPeer func(peer.ID, bool)
 
 	mu      sync.Mutex
 	up      map[peer.ID]arrival // connected peers of this mesh
@@ -54,9 +54,9 @@ type arrival struct {
 	greeted bool // and asked for other peers, if it was to be
 }
 
-func newPresence(h host.Host, exchange protocol.ID, guests []protocol.ID, log *slog.Logger, onPeer func(peer.ID, bool)) *presence {
+func newPresence(h host.Host, cfg Config, onPeer func(peer.ID, bool)) *presence {
 	return &presence{
-		host: h, exchange: exchange, guests: guests, log: log, onPeer: onPeer,
+		host: h, mesh: cfg.Mesh, guests: cfg.Guests, log: cfg.Log, onPeer: onPeer,
 		up: make(map[peer.ID]arrival), told: make(map[peer.ID]uint64),
 		changed: make(chan struct{}, 1),
 		leaving: make(map[peer.ID]*time.Timer),
@@ -106,7 +106,9 @@ func (s *presence) identified(p peer.ID) {
 	case err == nil:
 		s.arrived(p)
 	case s.isGuest(p):
+		s.gone(p)
 	case errors.Is(err, ErrOtherMesh):
+		s.gone(p) // it may have been of this mesh before it was started anew
 		s.dismiss(p, err)
 	}
 }
@@ -117,18 +119,27 @@ func (s *presence) recognise(p peer.ID) error {
 	if err != nil {
 		return fmt.Errorf("dht: protocols of peer %s: %w", p, err)
 	}
-	if slices.Contains(protocols, s.exchange) {
-		return nil
-	}
 	stranger := &OtherMeshError{Peer: p, Agent: agentOf(s.host, p)}
 	for _, proto := range protocols {
-		name, found := strings.CutPrefix(string(proto), "/mesh/")
-		if name, _, found = strings.Cut(name, "/"); found && meshName.MatchString(name) {
+		switch name := meshOf(proto); name {
+		case "":
+		case s.mesh:
+			return nil
+		default:
 			stranger.Mesh = name
-			break
 		}
 	}
 	return stranger
+}
+
+// meshOf is the mesh's name in a protocol ID /mesh/NAME/..., or nothing.
+func meshOf(proto protocol.ID) string {
+	rest, found := strings.CutPrefix(string(proto), "/mesh/")
+	name, _, more := strings.Cut(rest, "/")
+	if !found || !more || !meshName.MatchString(name) {
+		return ""
+	}
+	return name
 }
 
 func (s *presence) isGuest(p peer.ID) bool {
@@ -146,13 +157,13 @@ func (s *presence) arrived(p peer.ID) {
 	if _, known := s.up[p]; known || s.closed || s.host.Network().Connectedness(p) != network.Connected {
 		return
 	}
-	s.host.ConnManager().TagPeer(p, peerTag, peerTagValue)
 	s.enter(p)
 }
 
 // enter gives p a new arrival. The caller holds mu.
 func (s *presence) enter(p peer.ID) {
 	s.serial++
+	s.host.ConnManager().TagPeer(p, peerTag, peerTagValue)
 	s.up[p] = arrival{serial: s.serial, at: time.Now()}
 	s.signal()
 }
@@ -168,13 +179,25 @@ func (s *presence) left(p peer.ID) {
 	if _, known := s.up[p]; !known {
 		return
 	}
-	delete(s.up, p)
-	s.host.ConnManager().UntagPeer(p, peerTag)
-	s.signal()
+	s.leave(p)
 	// The event may be older than a new connection, whose identification has been seen already.
 	if s.host.Network().Connectedness(p) == network.Connected {
 		s.enter(p)
 	}
+}
+
+// gone notes that p, connected or not, is no peer of this mesh.
+func (s *presence) gone(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(p)
+}
+
+// leave ends p's arrival. The caller holds mu.
+func (s *presence) leave(p peer.ID) {
+	delete(s.up, p)
+	s.host.ConnManager().UntagPeer(p, peerTag)
+	s.signal()
 }
 
 // dismiss says why p can't stay, and closes its connections after strangerGrace.
