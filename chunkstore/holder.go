@@ -1,0 +1,401 @@
+package chunkstore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
+)
+
+// The ways in which a holder lets a fetch down.
+var (
+	errStalled = errors.New("no progress")
+	errRefused = errors.New("refuses to serve this peer")
+	errBusy    = errors.New("busy")
+	errFailed  = errors.New("cannot read the chunk")
+)
+
+// worker asks one holder for chunks of one fetch.
+type worker struct {
+	f    *fetch
+	peer peer.ID
+
+	// Guarded by the fetch's lock.
+	cursor  int  // into fetch.order
+	waiting bool // it found nothing to do at version seen
+	seen    int
+	load    int  // items it has been asked for and has not answered
+	retired bool // it is to end; its place is taken
+	ended   bool
+
+	asked []*item // not answered yet, in order
+}
+
+// holderStream is a stream to a holder. Its reads fail when the holder makes no progress.
+type holderStream struct {
+	network.Stream
+	peer  peer.ID
+	in    *bufio.Reader
+	stall time.Duration
+	limit time.Time // of the answer being read
+	set   time.Time // when the deadline was set last
+	timer *time.Timer
+	used  bool // it has served a fetch before
+}
+
+// Read moves the deadline with the progress.
+func (h *holderStream) Read(p []byte) (int, error) {
+	now := time.Now()
+	if now.Sub(h.set) > h.stall/8 {
+		deadline := now.Add(h.stall)
+		if h.limit.Before(deadline) {
+			deadline = h.limit
+		}
+		if err := h.SetReadDeadline(deadline); err != nil {
+			return 0, err
+		}
+		h.set = now
+	}
+	return h.Stream.Read(p)
+}
+
+// allow gives the holder until d from now for what is read next.
+func (h *holderStream) allow(d time.Duration) {
+	h.limit, h.set = time.Now().Add(d), time.Time{}
+}
+
+func (h *holderStream) discard() {
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.Reset()
+}
+
+// stream takes the kept stream to a peer, or opens one.
+func (x *Exchange) stream(ctx context.Context, p peer.ID) (*holderStream, error) {
+	x.mu.Lock()
+	h := x.idle[p]
+	delete(x.idle, p)
+	x.mu.Unlock()
+	if h != nil && h.timer.Stop() {
+		return h, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.cfg.DialTimeout)
+	defer cancel()
+	s, err := x.host.NewStream(ctx, p, ProtocolID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Scope().SetService("mesh.chunks"); err != nil {
+		s.Reset()
+		return nil, err
+	}
+	h = &holderStream{Stream: s, peer: p, stall: x.cfg.Stall}
+	h.in = bufio.NewReaderSize(h, 16<<10)
+	return h, nil
+}
+
+// maxIdleStreams bounds the kept streams: one each to the holders that a peer fetches from in turn.
+const maxIdleStreams = 128
+
+// keep puts a stream without open requests aside for the next fetch.
+func (x *Exchange) keep(h *holderStream) {
+	h.used = true
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed || x.idle[h.peer] != nil || len(x.idle) >= maxIdleStreams {
+		h.Close()
+		return
+	}
+	x.idle[h.peer] = h
+	h.timer = time.AfterFunc(x.cfg.StreamIdle, func() {
+		x.mu.Lock()
+		if x.idle[h.peer] == h {
+			delete(x.idle, h.peer)
+		}
+		x.mu.Unlock()
+		h.Close()
+	})
+}
+
+// run works for the fetch until there is nothing left to do or the holder is dropped.
+func (w *worker) run() {
+	f := w.f
+	defer f.wg.Done()
+	err := w.work()
+	for _, it := range w.asked {
+		f.release(w, it)
+	}
+	w.asked = nil
+	if err != nil && f.ctx.Err() == nil {
+		f.drop(w, err)
+	}
+	f.mu.Lock()
+	w.ended, w.waiting = true, false
+	if !w.retired {
+		f.live--
+	}
+	f.notify()
+	f.mu.Unlock()
+	if err != nil && f.ctx.Err() == nil {
+		f.more(nil)
+	}
+}
+
+// drop records why a holder is no longer asked.
+func (f *fetch) drop(w *worker, err error) {
+	f.x.stats.dropped(w.peer)
+	f.x.log.Info("holder dropped from a fetch", "peer", w.peer, "cause", err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
+		f.foreign = true
+	}
+	if len(f.causes) < maxCauses {
+		f.causes = append(f.causes, fmt.Errorf("holder %s dropped: %w", w.peer, err))
+	}
+}
+
+// work opens a stream and keeps it busy. A kept stream may have died unseen: its failure before the first answer is no
+// fault of the holder, which is asked again on a new one.
+func (w *worker) work() error {
+	f := w.f
+	first := f.wait(w)
+	if first == nil {
+		return nil
+	}
+	w.asked = append(w.asked, first)
+	for busy := 0; ; {
+		h, err := f.x.stream(f.ctx, w.peer)
+		if err != nil {
+			return err
+		}
+		stop := context.AfterFunc(f.ctx, func() { h.Reset() })
+		answers, err := w.talk(h)
+		whole := stop()
+		switch {
+		case err == nil && whole && len(w.asked) == 0:
+			f.x.keep(h)
+			return nil
+		case err == nil:
+			h.discard()
+			return nil
+		case h.used && answers == 0 && f.ctx.Err() == nil:
+			h.discard()
+			continue
+		case errors.Is(err, errBusy) && busy < busyTries && f.ctx.Err() == nil:
+			h.discard()
+			w.pause(busy)
+			busy++
+			continue
+		}
+		h.discard()
+		return err
+	}
+}
+
+// talk asks and reads until the fetch has nothing more for this holder.
+func (w *worker) talk(h *holderStream) (answers int, err error) {
+	f := w.f
+	if err := w.send(h, w.asked); err != nil {
+		return 0, err
+	}
+	for depth := 2; ; {
+		// The pipeline deepens with every answer: a slow holder does not take much at the start.
+		known := len(w.asked)
+		for len(w.asked) < depth {
+			it := f.tryPick(w)
+			if it == nil {
+				break
+			}
+			w.asked = append(w.asked, it)
+		}
+		if len(w.asked) == 0 {
+			it := f.wait(w)
+			if it == nil {
+				return answers, nil
+			}
+			w.asked = append(w.asked, it)
+		}
+		if err := w.send(h, w.asked[known:]); err != nil {
+			return answers, err
+		}
+		if err := w.receive(h, w.asked[0]); err != nil {
+			return answers, err
+		}
+		w.asked = slices.Delete(w.asked, 0, 1)
+		answers++
+		depth = min(depth+1, f.x.cfg.Pipeline)
+	}
+}
+
+func (w *worker) send(h *holderStream, list []*item) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var b []byte
+	for _, it := range list {
+		b = appendRequest(b, it.cid)
+	}
+	if err := h.SetWriteDeadline(time.Now().Add(w.f.x.cfg.Stall)); err != nil {
+		return err
+	}
+	_, err := h.Write(b)
+	return err
+}
+
+// receive reads the answer for an item. An error is the holder's fault; one of the store fails the fetch.
+func (w *worker) receive(h *holderStream, it *item) error {
+	cfg := &w.f.x.cfg
+	h.allow(cfg.Stall)
+	s, size, err := readAnswer(h.in)
+	if err != nil {
+		return slow(err)
+	}
+	switch s {
+	case statusOK:
+	case statusNotFound:
+		w.f.release(w, it)
+		return nil
+	case statusRefused:
+		return errRefused
+	case statusBusy:
+		return errBusy
+	default:
+		return fmt.Errorf("chunk %s: %w", it.cid, errFailed)
+	}
+	select {
+	case w.f.x.window <- struct{}{}:
+		defer func() { <-w.f.x.window }()
+	case <-w.f.ctx.Done():
+		return w.f.ctx.Err()
+	}
+	h.allow(cfg.Stall + time.Duration(float64(size)/float64(cfg.MinRate)*float64(time.Second)))
+	buf := chunkBuffers.Get().(*[MaxChunk]byte)
+	defer chunkBuffers.Put(buf)
+	data := buf[:size]
+	if _, err := io.ReadFull(h.in, data); err != nil {
+		return fmt.Errorf("chunk %s: %w", it.cid, slow(noEOF(err)))
+	}
+	return w.accept(it, data)
+}
+
+// accept checks and stores what the holder sent.
+func (w *worker) accept(it *item, data []byte) error {
+	f := w.f
+	k, err := check(it.cid, data)
+	if err != nil {
+		f.x.stats.wasted(w.peer, len(data))
+		return err
+	}
+	if err := f.x.store.putVerified(f.ctx, k, data); err != nil { // costs nothing if another holder was faster
+		f.fail(fmt.Errorf("chunkstore: fetch: %w", err))
+		return nil
+	}
+	if f.done(w, it, data) {
+		f.x.stats.received(w.peer, len(data))
+	} else {
+		f.x.stats.wasted(w.peer, len(data))
+	}
+	return nil
+}
+
+// slow turns the error of a passed deadline into words.
+func slow(err error) error {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errStalled
+	}
+	return err
+}
+
+// busyTries is how often a busy holder is asked again, after 50 ms, 100 ms, ...: 3.1 s in all, some hundred chunks' time for
+// the streams that it serves first.
+const busyTries = 6
+
+// pause waits before the next try at a busy holder. What it was asked for stays with it; others may overtake.
+func (w *worker) pause(try int) {
+	select {
+	case <-time.After(50 * time.Millisecond << try):
+	case <-w.f.ctx.Done():
+	}
+}
+
+// bitswap asks connected peers for items, and says whether any came.
+func (f *fetch) bitswap(list []*item) (any bool) {
+	keys := f.toSwap(list)
+	defer f.fromSwap(list)
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	blocks, err := f.x.swap.NewSession(ctx).GetBlocks(ctx, keys)
+	if err != nil {
+		f.x.log.Debug("bitswap", "error", err)
+		return false
+	}
+	timer := time.AfterFunc(f.x.cfg.BitswapWait, cancel)
+	defer timer.Stop()
+	for b := range blocks {
+		timer.Reset(f.x.cfg.BitswapWait)
+		f.mu.Lock()
+		it := f.items[b.Cid()]
+		f.mu.Unlock()
+		if it == nil {
+			continue
+		}
+		// Bitswap has matched the block with the CID by hashing it; the hash here is for the size limit and for trust.
+		k, err := check(b.Cid(), b.RawData())
+		if err == nil {
+			err = f.x.store.putVerified(f.ctx, k, b.RawData())
+		}
+		if err != nil {
+			f.fail(fmt.Errorf("chunkstore: fetch: %w", err))
+			return true
+		}
+		f.mu.Lock()
+		fresh := it.state == itemSwap
+		if fresh {
+			it.state = itemFlying
+		}
+		f.mu.Unlock()
+		if fresh && f.done(&worker{}, it, b.RawData()) {
+			any = true
+		}
+	}
+	return any
+}
+
+// maxSwap is how many chunks are asked for by bitswap at a time: half of what other peers queue for one (1,024).
+const maxSwap = 512
+
+// toSwap takes items out of the holders' reach.
+func (f *fetch) toSwap(list []*item) (keys []cid.Cid) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, it := range list[:min(len(list), maxSwap)] {
+		if it.state == itemIdle {
+			it.state = itemSwap
+			keys = append(keys, it.cid)
+		}
+	}
+	return keys
+}
+
+// fromSwap gives back those that did not come.
+func (f *fetch) fromSwap(list []*item) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, it := range list {
+		if it.state == itemSwap {
+			f.idle(it)
+		}
+	}
+}
