@@ -42,6 +42,11 @@ func TestMeshFormsOverSlowLinks(t *testing.T) {
 		if took > limit {
 			t.Errorf("the mesh took %v to form, want at most %v", took, limit)
 		}
+		conns := 0
+		for _, n := range peers {
+			conns += n.Stats().Connections
+		}
+		t.Logf("%d connection ends, %d without doubles", conns, count*(count-1))
 		began = time.Now()
 		if err := peers[count-1].Announce(t.Context(), []byte("hello")); err != nil {
 			t.Fatal(err)
