@@ -8,23 +8,12 @@ import (
 	"github.com/compute-mesh/mesh/protocol"
 )
 
-// Signer makes this peer's records. It must be deterministic.
-type Signer interface {
-	ID() protocol.PeerID
-	SignRecord(protocol.Body) (protocol.Record, error)
-	SignReceipt(protocol.Receipt) (protocol.SignedReceipt, error)
-}
-
-// Opener reads back what New is given. It may skip checking signatures: the entries
-// are this peer's own journal.
-type Opener interface {
-	OpenRecord(raw []byte) (protocol.Record, error)
-}
-
 // Config is what a Machine is made with. It is not changed afterwards.
 type Config struct {
-	Signer Signer
-	Opener Opener
+	// Signer makes this peer's records; it must be deterministic. Codec reads back those
+	// of the journal; its zero value checks real signatures.
+	Signer protocol.Signer
+	Codec  protocol.Codec
 
 	// Mesh is the mesh's name: manifests of another are refused.
 	Mesh string
@@ -78,7 +67,7 @@ type Config struct {
 	Poll time.Duration
 }
 
-// DefaultConfig has every figure at its default; Signer, Opener, Mesh, Seed,
+// DefaultConfig has every figure at its default; Signer, Mesh, Seed,
 // Incarnation, Slots and Memory are the caller's.
 func DefaultConfig() Config {
 	return Config{
@@ -103,7 +92,6 @@ func (c *Config) Validate() error {
 		}
 	}
 	bad(c.Signer != nil, "Signer", "one")
-	bad(c.Opener != nil, "Opener", "one")
 	bad(c.Slots >= 0 && c.Slots <= MaxSlots, "Slots", fmt.Sprintf("0 to %d", MaxSlots))
 	bad(c.Receipts >= 1 && c.Receipts <= protocol.MaxReceipts, "Receipts", fmt.Sprintf("1 to %d", protocol.MaxReceipts))
 	bad(c.Missed >= 1, "Missed", "at least 1")

@@ -113,6 +113,7 @@ type Effects struct {
 	Send     []Envelope
 	Announce []Announce
 	Run      []Run
+	Prefetch []Run // tasks that will be run soon, without ID: their input may be fetched
 	Stop     []RunID
 	Fetch    []Fetch
 	Probe    []protocol.PeerID
@@ -123,7 +124,7 @@ type Effects struct {
 // Empty tells whether there is nothing to do but wait.
 func (e *Effects) Empty() bool {
 	return len(e.Persist) == 0 && len(e.Blocks) == 0 && !e.Sync && len(e.Send) == 0 && len(e.Announce) == 0 &&
-		len(e.Run) == 0 && len(e.Stop) == 0 && len(e.Fetch) == 0 && len(e.Probe) == 0 && len(e.Changed) == 0
+		len(e.Run) == 0 && len(e.Prefetch) == 0 && len(e.Stop) == 0 && len(e.Fetch) == 0 && len(e.Probe) == 0 && len(e.Changed) == 0
 }
 
 // EntryKind says what a journal entry is. The numbers are on disk: never changed.

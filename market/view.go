@@ -41,3 +41,122 @@ type Share struct {
 	Peer  protocol.PeerID
 	Tasks uint64
 }
+
+// Jobs lists the jobs that this peer has a part in, ended ones included.
+func (m *Machine) Jobs() []protocol.JobID { return sortedKeys(m.swarms) }
+
+// Announced lists the open jobs that this peer has heard of.
+func (m *Machine) Announced() []protocol.Announcement {
+	list := make([]protocol.Announcement, 0, len(m.table))
+	for _, id := range sortedKeys(m.table) {
+		list = append(list, *m.table[id])
+	}
+	return list
+}
+
+// Records is the visible state of a job, as far as it is here.
+func (m *Machine) Records(id protocol.JobID) []protocol.Record {
+	if s := m.swarms[id]; s != nil {
+		return s.ledger.records()
+	}
+	return nil
+}
+
+// Digest is the hash of the visible state of a job; zero: it is not known here.
+func (m *Machine) Digest(id protocol.JobID) protocol.Hash {
+	if s := m.swarms[id]; s != nil {
+		return s.ledger.digest()
+	}
+	return protocol.Hash{}
+}
+
+// Pages lists the pages that may have the result and the log of a task, as far as this
+// peer, if it is a keeper, knows.
+func (m *Machine) Pages(id protocol.JobID, stage protocol.StageIndex, t protocol.TaskIndex) []cid.Cid {
+	s := m.swarms[id]
+	if s == nil || int(stage) >= len(s.ledger.stages) || s.ledger.stages[stage] == nil || uint64(t) >= s.ledger.stages[stage].n {
+		return nil
+	}
+	if c := s.ledger.stages[stage].at(t); c.done != nil {
+		if b, ok := c.done.Body.(*protocol.Done); ok {
+			return []cid.Cid{b.Page}
+		}
+	}
+	return s.sealer.pages[blockKey{stage, t.Block()}]
+}
+
+// Running lists the tasks that this peer runs now.
+func (m *Machine) Running() map[RunID]protocol.TaskIndex {
+	list := map[RunID]protocol.TaskIndex{}
+	for id, r := range m.runs {
+		list[id] = r.task
+	}
+	return list
+}
+
+// View is what this peer knows of a job.
+func (m *Machine) View(id protocol.JobID) (View, bool) {
+	s := m.swarms[id]
+	if s == nil {
+		return View{}, false
+	}
+	v := View{
+		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Accepted: s.invite.accepted,
+		Keepers: s.ledger.keepers(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
+		Started: s.started, Ended: s.ended,
+	}
+	for i := range s.ledger.stages {
+		v.Stages = append(v.Stages, s.stageView(i))
+	}
+	v.Shares = s.sharesOf()
+	if v.State == protocol.JobRunning && v.Reason == "" && s.paused() {
+		v.Reason = "paused by its owner"
+	}
+	return v, true
+}
+
+func (s *swarm) stageView(i int) StageView {
+	st := s.ledger.stages[i]
+	v := StageView{Tasks: s.ledger.tasks(protocol.StageIndex(i))}
+	if st == nil {
+		return v
+	}
+	v.Open = true
+	if st.top != nil {
+		v.Top = st.top.Body.(*protocol.Seal).Root
+		v.Done = v.Tasks
+		return v
+	}
+	st.each(st.all(), func(r protocol.Range, c *cell) bool {
+		switch {
+		case c.done != nil:
+			v.Done += r.Len()
+		case s.ledger.exhausted(c):
+			v.Failed += r.Len()
+		case st.holder(c) != "":
+			v.Held += r.Len()
+		}
+		return true
+	})
+	if sh := s.shares[i]; sh != nil {
+		v.Running = uint64(len(sh.running))
+	}
+	for _, w := range s.watch.members {
+		for j := range w.work {
+			if w.work[j].Stage == st.ref {
+				v.Running += uint64(len(w.work[j].Running))
+			}
+		}
+	}
+	v.Running = min(v.Running, v.Tasks-v.Done-v.Failed)
+	return v
+}
+
+// sharesOf counts whose results stand.
+func (s *swarm) sharesOf() []Share {
+	list := make([]Share, 0, len(s.credit))
+	for _, p := range sortedKeys(s.credit) {
+		list = append(list, Share{p, s.credit[p]})
+	}
+	return list
+}

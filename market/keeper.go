@@ -1,0 +1,322 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// inviteState is how a keeper sees to it that there are enough of them.
+type inviteState struct {
+	asked    map[protocol.PeerID]time.Duration // invited, and when last heard of
+	refused  map[protocol.PeerID]bool
+	few      time.Duration // since when there are too few; never: enough
+	accepted bool          // there were enough once
+	fetching bool          // what this peer is invited to keep is on its way
+	progress []protocol.PeerID
+	next     time.Duration // when the inviters are told that it still is
+}
+
+func (v *inviteState) init() {
+	v.asked = map[protocol.PeerID]time.Duration{}
+	v.refused = map[protocol.PeerID]bool{}
+	v.few = never
+}
+
+// keepNow signs this peer's Keep: everything it promises is in the store.
+func (s *swarm) keepNow(groups protocol.GroupSet) {
+	s.m.out.Sync = true
+	if rec := s.sign(&protocol.Keep{Job: s.id, Groups: groups, Sequence: s.m.sequence()}); rec != nil {
+		s.keep = rec
+		s.pass(rec, s.m.self)
+	}
+}
+
+// keepLearned looks at what a new keeper means: it may be one that was invited, and it
+// has to be told what is known here.
+func (s *swarm) keepLearned(rec *protocol.Record) {
+	delete(s.invite.asked, rec.Signer)
+	if rec.Signer == s.m.self {
+		s.keep = rec
+		for i, st := range s.ledger.stages {
+			if st != nil {
+				s.considerSeal(protocol.StageRef{Job: s.id, Stage: protocol.StageIndex(i), Key: st.ref.Key}, st.all())
+			}
+		}
+		return
+	}
+	if s.keep != nil {
+		s.m.sendRecords(rec.Signer, s.id, s.ledger.records())
+		s.tellStored(rec.Signer)
+	}
+	s.settleAccepted()
+}
+
+// wanted is the number of keepers that there should be, the submitter's peer included.
+func (s *swarm) wanted() int { return s.manifest().Replicas + 1 }
+
+// settleAccepted notes when the job is with as many keepers as its manifest asks for:
+// R beside the submitter's peer.
+func (s *swarm) settleAccepted() {
+	n := 0
+	for _, k := range s.ledger.keepers() {
+		if k != s.manifest().Submitter {
+			n++
+		}
+	}
+	if n >= s.manifest().Replicas && !s.invite.accepted {
+		s.invite.accepted = true
+		s.m.changed(s.id)
+	}
+}
+
+// inviteTick has the first live keeper invite candidates while keepers are too few: at
+// once before the job is accepted, after Hysteresis later.
+func (s *swarm) inviteTick() {
+	now := s.m.now.Mono
+	s.stillFetching()
+	if s.keep == nil || !s.acting() {
+		return
+	}
+	s.settleAccepted()
+	live := s.live()
+	need := s.wanted() - len(live)
+	if need <= 0 {
+		s.invite.few = never
+		return
+	}
+	if s.invite.few == never {
+		s.invite.few = now
+	}
+	first := ranked("invite", s.id, 0, live)[0]
+	if slices.Contains(live, s.manifest().Submitter) {
+		first = s.manifest().Submitter
+	}
+	if first != s.m.self {
+		return
+	}
+	if s.invite.accepted && now < s.invite.few+s.m.cfg.Hysteresis {
+		s.wakeAt(s.invite.few + s.m.cfg.Hysteresis)
+		return
+	}
+	for _, p := range sortedKeys(s.invite.asked) {
+		at := s.invite.asked[p]
+		if !s.m.up[p] || now >= at+s.m.cfg.KeepWait {
+			delete(s.invite.asked, p)
+			s.invite.refused[p] = true
+			continue
+		}
+		need--
+		s.wakeAt(at + s.m.cfg.KeepWait)
+	}
+	for _, p := range s.candidates() {
+		if need <= 0 {
+			return
+		}
+		need--
+		s.invite.asked[p] = now
+		s.wakeIn(s.m.cfg.KeepWait)
+		s.m.send(p, &protocol.KeepRequest{Job: s.id, Groups: protocol.AllGroups(s.manifest().Groups)})
+	}
+}
+
+// candidates are the connected peers that could be keepers, in their rendezvous order.
+func (s *swarm) candidates() []protocol.PeerID {
+	var list []protocol.PeerID
+	for _, p := range sortedKeys(s.m.up) {
+		if _, asked := s.invite.asked[p]; !asked && !s.invite.refused[p] && s.ledger.keepOf(p) == nil {
+			list = append(list, p)
+		}
+	}
+	return ranked("keep", s.id, 0, list)
+}
+
+// keepRequest is an invitation to keep a job.
+func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
+	if s := m.swarms[q.Job]; s != nil {
+		s.invited(from, q.Groups)
+		return
+	}
+	m.learnJob(q.Job, []protocol.PeerID{from}, func(s *swarm, err error) {
+		if err != nil {
+			m.send(from, &protocol.KeepAnswer{Job: q.Job, Reason: "its manifest can't be had or is refused here"})
+			return
+		}
+		s.hear([]protocol.PeerID{from})
+		s.invited(from, q.Groups)
+	})
+	m.send(from, &protocol.KeepAnswer{Job: q.Job, Accepted: true})
+}
+
+// invited fetches what this peer is to keep, then signs.
+func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
+	if !s.running() {
+		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here"})
+		return
+	}
+	if s.keep != nil {
+		s.m.tell(from, s.keep)
+		return
+	}
+	s.hear([]protocol.PeerID{from})
+	s.m.send(from, &protocol.KeepAnswer{Job: s.id, Accepted: true})
+	if !slices.Contains(s.invite.progress, from) && len(s.invite.progress) < protocol.MaxHints {
+		s.invite.progress = append(s.invite.progress, from)
+	}
+	if s.invite.fetching {
+		return
+	}
+	s.invite.fetching = true
+	s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3
+	s.wakeAt(s.invite.next)
+	inviters := s.reachable([]protocol.PeerID{from})
+	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: inviters}, func(f Fetched) {
+		s.invite.fetching = false
+		if !s.running() {
+			return
+		}
+		if f.Err != nil {
+			for _, p := range s.invite.progress {
+				s.m.send(p, &protocol.KeepAnswer{Job: s.id, Reason: "its chunks can't be stored here"})
+			}
+			s.invite.progress = nil
+			return
+		}
+		s.keepNow(groups)
+		for _, p := range s.invite.progress {
+			s.m.tell(p, s.keep)
+		}
+		s.invite.progress = nil
+	})
+}
+
+// stillFetching keeps an invitation alive while its chunks are on their way.
+func (s *swarm) stillFetching() {
+	if !s.invite.fetching {
+		return
+	}
+	if s.m.now.Mono >= s.invite.next {
+		s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3
+		for _, p := range s.invite.progress {
+			s.m.send(p, &protocol.KeepAnswer{Job: s.id, Accepted: true})
+		}
+	}
+	s.wakeAt(s.invite.next)
+}
+
+// keepAnswer hears of a candidate.
+func (s *swarm) keepAnswer(from protocol.PeerID, a *protocol.KeepAnswer) {
+	if _, asked := s.invite.asked[from]; !asked {
+		return
+	}
+	if a.Accepted {
+		s.invite.asked[from] = s.m.now.Mono
+		return
+	}
+	delete(s.invite.asked, from)
+	s.invite.refused[from] = true
+	s.wakeAt(s.m.now.Mono)
+	s.m.changed(s.id)
+}
+
+// hear notes peers that an announcement or an invitation names as keepers, for as long
+// as the ledger names none.
+func (s *swarm) hear(keepers []protocol.PeerID) {
+	for _, k := range keepers {
+		if k != s.m.self && !slices.Contains(s.heard, k) && len(s.heard) < protocol.MaxHints {
+			s.heard = append(s.heard, k)
+			s.seek.soon()
+			s.due = s.m.now.Mono
+		}
+	}
+}
+
+// exchangeTick sends a digest to one other keeper after another; a listening member
+// asks all it knows.
+func (s *swarm) exchangeTick() {
+	if s.m.now.Mono < s.swap {
+		s.wakeAt(s.swap)
+		return
+	}
+	s.swap = s.m.now.Mono + s.m.jitter(s.m.cfg.Exchange)
+	s.wakeAt(s.swap)
+	others := s.others()
+	if len(others) == 0 || s.keep == nil && s.listening == 0 {
+		return
+	}
+	if s.listening > 0 {
+		for _, k := range others {
+			s.m.send(k, &protocol.Digest{Job: s.id, State: s.ledger.digest(), Want: true})
+		}
+		return
+	}
+	s.swapTo++
+	s.m.send(others[s.swapTo%len(others)], &protocol.Digest{Job: s.id, State: s.ledger.digest()})
+}
+
+// sendDigests tells all other keepers at once: a job has ended.
+func (s *swarm) sendDigests() {
+	if s.keep == nil {
+		return
+	}
+	for _, k := range s.others() {
+		s.m.send(k, &protocol.Digest{Job: s.id, State: s.ledger.digest()})
+	}
+}
+
+// digest compares another's state with ours. A keeper whose state differs, or one that
+// was asked, tells its own whole state; and wants the other's in turn.
+func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
+	mine := s.ledger.digest()
+	if mine == d.State {
+		s.heardFrom(from)
+		if d.Want {
+			s.m.send(from, &protocol.Digest{Job: s.id, State: mine})
+		}
+		return
+	}
+	if s.keep == nil {
+		return
+	}
+	s.m.sendRecords(from, s.id, s.ledger.records())
+	if !d.Want && s.isKeeper(from) {
+		s.m.send(from, &protocol.Digest{Job: s.id, State: mine, Want: true})
+	} else {
+		s.m.send(from, &protocol.Digest{Job: s.id, State: mine})
+	}
+}
+
+// newsOf takes records. What is not valid is dropped: the exchange brings it again if
+// it only came too early. Where a record loses to another, its sender is told.
+func (s *swarm) newsOf(from protocol.PeerID, n *protocol.News) {
+	for i := range n.Records {
+		rec := &n.Records[i]
+		changed, err := s.learn(rec, from)
+		if err == nil && !changed && s.keep != nil && !s.isKeeper(from) {
+			s.correct(from, rec)
+		}
+	}
+	s.heardFrom(from)
+}
+
+// correct tells a member what stands against its record.
+func (s *swarm) correct(p protocol.PeerID, rec *protocol.Record) {
+	b, ok := rec.Body.(*protocol.Segment)
+	if !ok {
+		return
+	}
+	st := s.ledger.stage(b.StageRef)
+	if st == nil {
+		return
+	}
+	st.each(b.Range, func(_ protocol.Range, c *cell) bool {
+		if c.held != nil && c.held.Hash != rec.Hash {
+			s.m.tell(p, c.held)
+		}
+		if c.done != nil {
+			s.m.tell(p, c.done)
+		}
+		return true
+	})
+}

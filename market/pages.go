@@ -1,0 +1,439 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
+)
+
+// pending is a page whose results this peer answers for until enough keepers have it.
+type pending struct {
+	protocol.ReceiptRequest
+	since    time.Duration
+	asked    map[protocol.PeerID]time.Duration
+	receipts []protocol.SignedReceipt
+}
+
+// finish takes a result. It waits for others of its page for PageTime, or for as long
+// as it takes to fill one, while there is more to run; else it goes at once.
+func (sh *share) finish(r *run, res protocol.Result) {
+	if len(sh.finished) == 0 {
+		sh.since = sh.s.m.now.Mono
+	}
+	sh.finished[r.task] = &finished{r.life, res}
+	sh.bytes += resultSize(&res)
+	if len(sh.finished) >= PageTasks || sh.bytes >= PageBytes {
+		sh.flush()
+		return
+	}
+	sh.s.wakeAt(sh.since + sh.s.m.cfg.PageTime)
+}
+
+// resultSize is about the encoded size of a result, in bytes, from above.
+func resultSize(r *protocol.Result) int {
+	n := 96 + len(r.Stdout.Inline) + len(r.Log.Inline)
+	for i := range r.Files {
+		n += 96 + len(r.Files[i].Name) + len(r.Files[i].Inline)
+	}
+	return n
+}
+
+// pagesTick flushes what has waited long enough, or has nothing to wait for, and asks
+// again for receipts that do not come.
+func (s *swarm) pagesTick() {
+	for _, sh := range s.shares {
+		if sh == nil {
+			continue
+		}
+		sh.forgive()
+		if len(sh.finished) > 0 {
+			due := sh.since + s.m.cfg.PageTime
+			if s.m.now.Mono >= due || len(sh.running) == 0 && sh.backlog() == 0 {
+				sh.flush()
+			} else {
+				s.wakeAt(due)
+			}
+		}
+		for _, p := range slices.Clone(sh.pages) {
+			sh.askReceipts(p)
+			sh.settlePage(p)
+		}
+	}
+}
+
+// flush puts the finished results into pages of consecutive tasks of one life and one
+// block, as many as fit.
+func (sh *share) flush() {
+	tasks := sortedKeys(sh.finished)
+	for len(tasks) > 0 {
+		n, size := 0, 0
+		first := sh.finished[tasks[0]]
+		var results []protocol.Result
+		for n < len(tasks) && tasks[n] == tasks[0]+protocol.TaskIndex(n) && tasks[n].Block() == tasks[0].Block() {
+			f := sh.finished[tasks[n]]
+			if f.life != first.life || n > 0 && size+resultSize(&f.result) > PageBytes {
+				break
+			}
+			size += resultSize(&f.result)
+			results = append(results, f.result)
+			n++
+		}
+		sh.page(protocol.Range{Lo: tasks[0], Hi: tasks[0] + protocol.TaskIndex(n)}, first.life, results)
+		tasks = tasks[n:]
+	}
+	clear(sh.finished)
+	sh.bytes = 0
+}
+
+// page makes a page and asks for receipts.
+func (sh *share) page(r protocol.Range, life protocol.Life, results []protocol.Result) {
+	m := sh.s.m
+	c, data, err := protocol.EncodePage(protocol.Page{StageRef: sh.st.ref, Life: life, Range: r, Worker: m.self, Results: results})
+	if err != nil {
+		// A result that no page can hold: the runner has broken its contract. The tasks
+		// are given back; elsewhere they may fare better.
+		for t := r.Lo; t < r.Hi; t++ {
+			sh.release(t, sh.st.at(t))
+		}
+		return
+	}
+	m.out.Blocks = append(m.out.Blocks, job.Block{CID: c, Data: data})
+	p := &pending{
+		ReceiptRequest: protocol.ReceiptRequest{StageRef: sh.st.ref, Life: life, Range: r, Page: c, Bytes: data},
+		since:          m.now.Mono, asked: map[protocol.PeerID]time.Duration{},
+	}
+	sh.pages = append(sh.pages, p)
+	if sh.s.keep != nil {
+		m.out.Sync = true
+		sh.s.storedHere(c, sh.st.ref, r)
+		if rc, err := protocol.SignReceipt(m.cfg.Signer, sh.s.receiptFor(&p.ReceiptRequest)); err == nil {
+			p.receipts = append(p.receipts, rc)
+		}
+	}
+	sh.askReceipts(p)
+	sh.settlePage(p)
+}
+
+func (s *swarm) receiptFor(q *protocol.ReceiptRequest) protocol.Receipt {
+	return protocol.Receipt{StageRef: q.StageRef, Life: q.Life, Range: q.Range, Page: q.Page, Keep: s.keep.Hash}
+}
+
+// askReceipts asks every live keeper: a page is to be with all of them before it is
+// sealed, and the first answers make the Done.
+func (sh *share) askReceipts(p *pending) {
+	m := sh.s.m
+	for _, k := range sh.s.others() {
+		at, asked := p.asked[k]
+		if asked && m.now.Mono < at+m.cfg.KeepWait {
+			continue
+		}
+		p.asked[k] = m.now.Mono
+		m.send(k, &p.ReceiptRequest)
+	}
+	sh.s.wakeIn(m.cfg.KeepWait)
+}
+
+// enough tells whether a page has the receipts that a Done waits for: D of them, or as
+// many as there can be: one where this peer is alone, or after ReceiptWait.
+func (sh *share) enough(p *pending) bool {
+	m, s := sh.s.m, sh.s
+	n := len(p.receipts)
+	if n == 0 {
+		return false
+	}
+	want := min(m.cfg.Receipts, s.manifest().Replicas+1)
+	return n >= want || len(m.up) == 0 || m.now.Mono >= p.since+m.cfg.ReceiptWait
+}
+
+// settlePage writes the Done once it can.
+func (sh *share) settlePage(p *pending) {
+	if !sh.enough(p) {
+		if len(p.receipts) > 0 {
+			sh.s.wakeAt(p.since + sh.s.m.cfg.ReceiptWait)
+		}
+		return
+	}
+	if !slices.Contains(sh.pages, p) {
+		return
+	}
+	receipts := p.receipts[:min(len(p.receipts), protocol.MaxReceipts)]
+	rec := sh.s.sign(&protocol.Done{StageRef: p.StageRef, Life: p.Life, Range: p.Range, Page: p.Page, Receipts: receipts})
+	if rec == nil && !sh.superseded(p) {
+		return
+	}
+	sh.pages = slices.DeleteFunc(sh.pages, func(o *pending) bool { return o == p })
+}
+
+// superseded tells whether every task of the page has another result already.
+func (sh *share) superseded(p *pending) bool {
+	all := true
+	sh.st.each(p.Range, func(_ protocol.Range, c *cell) bool {
+		all = all && (c.done != nil || c.life > p.Life)
+		return all
+	})
+	return all
+}
+
+// receiptAnswer takes a receipt for one of our pages.
+func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
+	for _, sh := range s.shares {
+		if sh == nil {
+			continue
+		}
+		for _, p := range slices.Clone(sh.pages) {
+			if p.Page != a.Page || a.Receipt == nil || a.Receipt.Signer != from || a.Receipt.Page != p.Page ||
+				a.Receipt.StageRef != p.StageRef || a.Receipt.Life != p.Life || a.Receipt.Range != p.Range {
+				continue
+			}
+			known := slices.ContainsFunc(p.receipts, func(r protocol.SignedReceipt) bool { return r.Signer == from })
+			if known || s.ledger.keptBy(a.Receipt.Keep, from) != nil {
+				continue
+			}
+			p.receipts = append(p.receipts, *a.Receipt)
+			sh.settlePage(p)
+		}
+	}
+}
+
+// storeState is a keeper's pages.
+type storeState struct {
+	pages map[string]*kept       // by page
+	tell  []cid.Cid              // stored here, and not told to the other keepers yet
+	seals map[protocol.Hash]bool // seals whose content is here or on its way
+}
+
+// kept is a page that a keeper knows of.
+type kept struct {
+	page  cid.Cid
+	ref   protocol.StageRef
+	rng   protocol.Range
+	here  bool
+	by    map[protocol.PeerID]bool // other keepers that have it
+	from  []protocol.PeerID        // who is said to have it
+	due   time.Duration            // when it is fetched, if it is not here by then
+	fetch bool                     // under way
+}
+
+func (st *storeState) init() {
+	st.pages = map[string]*kept{}
+	st.seals = map[protocol.Hash]bool{}
+}
+
+func (s *swarm) pageOf(c cid.Cid, ref protocol.StageRef, r protocol.Range) *kept {
+	p := s.store.pages[key(c)]
+	if p == nil {
+		p = &kept{page: c, ref: ref, rng: r, by: map[protocol.PeerID]bool{}, due: never}
+		s.store.pages[key(c)] = p
+	}
+	return p
+}
+
+// storedHere notes that a page and its outputs are in the store, and durable by the
+// time that the other keepers hear of it.
+func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
+	p := s.pageOf(c, ref, r)
+	if p.here {
+		return
+	}
+	p.here, p.due = true, never
+	s.m.out.Sync = true
+	s.store.tell = append(s.store.tell, c)
+	s.considerSeal(ref, r)
+}
+
+// flushStored tells the other keepers what came to be stored here.
+func (s *swarm) flushStored() {
+	list := s.store.tell
+	s.store.tell = nil
+	if s.keep == nil || len(list) == 0 {
+		return
+	}
+	for _, k := range s.others() {
+		s.sendStored(k, list)
+	}
+}
+
+func (s *swarm) sendStored(to protocol.PeerID, list []cid.Cid) {
+	for part := range slices.Chunk(list, protocol.MaxStored) {
+		s.m.send(to, &protocol.Stored{Job: s.id, Pages: part})
+	}
+}
+
+// tellStored tells a keeper that came back all that is stored here and not sealed.
+func (s *swarm) tellStored(to protocol.PeerID) {
+	var list []cid.Cid
+	for _, k := range sortedKeys(s.store.pages) {
+		if p := s.store.pages[k]; p.here {
+			list = append(list, p.page)
+		}
+	}
+	s.sendStored(to, list)
+}
+
+// stored takes another keeper's word for what it has.
+func (s *swarm) stored(from protocol.PeerID, msg *protocol.Stored) {
+	if s.keep == nil || !s.isKeeper(from) {
+		return
+	}
+	for _, c := range msg.Pages {
+		p := s.store.pages[key(c)]
+		if p == nil {
+			if len(s.store.pages) >= maxUnknownPages {
+				continue
+			}
+			p = s.pageOf(c, protocol.StageRef{}, protocol.Range{})
+		}
+		p.by[from] = true
+		s.considerSeal(p.ref, p.rng)
+	}
+}
+
+// maxUnknownPages bounds the pages of a job that are followed at once: with 1,024 tasks
+// a block and a page of at least one, those of 64 open blocks in the worst case.
+const maxUnknownPages = 64 * protocol.BlockSize
+
+// receiptRequest stores a worker's page with its outputs and signs for it.
+func (s *swarm) receiptRequest(from protocol.PeerID, q *protocol.ReceiptRequest) error {
+	refuse := func(why string) { s.m.send(from, &protocol.ReceiptAnswer{Job: s.id, Page: q.Page, Reason: why}) }
+	if s.keep == nil {
+		refuse("not a keeper of this job")
+		return nil
+	}
+	if !s.running() {
+		refuse("the job has ended")
+		return nil
+	}
+	if p := s.store.pages[key(q.Page)]; p != nil && p.here {
+		s.answerReceipt(from, q)
+		return nil
+	}
+	if s.ledger.stage(q.StageRef) == nil {
+		refuse("stage not open here")
+		return nil
+	}
+	page, err := protocol.DecodePage(q.Page, q.Bytes)
+	if err != nil {
+		return err
+	}
+	if page.StageRef != q.StageRef || page.Life != q.Life || page.Range != q.Range || uint64(page.Range.Hi) > s.ledger.tasks(q.Stage) {
+		refuse("the page is not what the request says")
+		return nil
+	}
+	done := func() {
+		s.m.out.Blocks = append(s.m.out.Blocks, job.Block{CID: q.Page, Data: q.Bytes})
+		s.storedHere(q.Page, q.StageRef, q.Range)
+		s.answerReceipt(from, q)
+	}
+	roots := outputsOf(&page)
+	if len(roots) == 0 {
+		done()
+		return nil
+	}
+	p := s.pageOf(q.Page, q.StageRef, q.Range)
+	if p.fetch {
+		return nil
+	}
+	p.fetch = true
+	s.m.fetch(Fetch{Kind: FetchOutputs, Job: s.id, Roots: roots, From: []protocol.PeerID{from}}, func(f Fetched) {
+		p.fetch = false
+		s.wakeAt(s.m.now.Mono)
+		if f.Err != nil {
+			refuse("its outputs can't be stored here")
+			return
+		}
+		done()
+	})
+	return nil
+}
+
+// outputsOf lists the files that a page names.
+func outputsOf(page *protocol.Page) []cid.Cid {
+	var roots []cid.Cid
+	add := func(o *protocol.Output) {
+		if o.Root.Defined() {
+			roots = append(roots, o.Root)
+		}
+	}
+	for i := range page.Results {
+		r := &page.Results[i]
+		add(&r.Stdout)
+		add(&r.Log)
+		for j := range r.Files {
+			add(&r.Files[j].Output)
+		}
+	}
+	return roots
+}
+
+func (s *swarm) answerReceipt(to protocol.PeerID, q *protocol.ReceiptRequest) {
+	rc, err := protocol.SignReceipt(s.m.cfg.Signer, s.receiptFor(q))
+	if err != nil {
+		return
+	}
+	s.m.out.Sync = true
+	s.m.send(to, &protocol.ReceiptAnswer{Job: s.id, Page: q.Page, Receipt: &rc})
+}
+
+// doneLearned makes a keeper get the page, if it does not come by itself.
+func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
+	if sh := s.share(b.StageRef); sh != nil && rec.Signer != s.m.self {
+		sh.reconcile()
+	}
+	s.credit[rec.Signer] += b.Range.Len()
+	if s.keep == nil {
+		return
+	}
+	p := s.pageOf(b.Page, b.StageRef, b.Range)
+	p.ref, p.rng = b.StageRef, b.Range
+	for i := range b.Receipts {
+		p.by[b.Receipts[i].Signer] = true
+		p.from = append(p.from, b.Receipts[i].Signer)
+	}
+	p.from = append(p.from, rec.Signer)
+	if !p.here {
+		p.due = min(p.due, s.m.now.Mono+s.m.cfg.Beat)
+		s.wakeAt(p.due)
+	}
+	s.considerSeal(b.StageRef, b.Range)
+}
+
+// storeTick fetches the pages and the content of seals that should be here.
+func (s *swarm) storeTick() {
+	if s.keep == nil {
+		return
+	}
+	for _, k := range sortedKeys(s.store.pages) {
+		p := s.store.pages[k]
+		if p.here || p.fetch || p.due == never {
+			continue
+		}
+		if p.due > s.m.now.Mono {
+			s.wakeAt(p.due)
+			continue
+		}
+		p.fetch, p.due = true, never
+		s.m.fetch(Fetch{Kind: FetchPage, Job: s.id, Root: p.page, From: s.reachable(p.from)}, func(f Fetched) {
+			p.fetch = false
+			if f.Err == nil {
+				s.storedHere(p.page, p.ref, p.rng)
+				return
+			}
+			p.due = s.m.now.Mono + s.m.cfg.KeepWait
+			s.wakeAt(p.due)
+		})
+	}
+}
+
+// reachable is the peers of list that may be worth asking, then the other keepers.
+func (s *swarm) reachable(list []protocol.PeerID) []protocol.PeerID {
+	var out []protocol.PeerID
+	for _, p := range append(slices.Clone(list), s.others()...) {
+		if p != s.m.self && s.m.alive(p) && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}

@@ -1,0 +1,68 @@
+package market
+
+import (
+	"fmt"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// restore brings back the state from the journal. Records that no longer add anything,
+// or whose stage has another key by now, are passed over: the join has judged them.
+func (m *Machine) restore(entries []Entry) error {
+	for _, e := range entries {
+		switch e.Kind {
+		case EntryJob:
+			j, err := job.Open(e.Data)
+			if err != nil {
+				return fmt.Errorf("market: restore job %s: %w", e.Job, err)
+			}
+			if m.swarms[j.ID] == nil && j.Manifest.Expires.UnixMilli() > m.now.Unix {
+				s := newSwarm(m, j)
+				m.swarms[j.ID] = s
+				m.insert(s)
+			}
+		case EntryRecord:
+			rec, err := m.cfg.Codec.OpenRecord(e.Data)
+			if err != nil {
+				return fmt.Errorf("market: restore a record of job %s: %w", e.Job, err)
+			}
+			if s := m.swarms[e.Job]; s != nil {
+				_, _ = s.ledger.add(&rec)
+			}
+		default:
+			return fmt.Errorf("market: restore: entry kind %d: unknown", e.Kind)
+		}
+	}
+	for _, id := range sortedKeys(m.swarms) {
+		m.swarms[id].restored()
+	}
+	return nil
+}
+
+// Entries is the journal that brings back the state as it is now: what a driver writes
+// when it compacts.
+func (m *Machine) Entries() []Entry {
+	var list []Entry
+	for _, id := range sortedKeys(m.swarms) {
+		s := m.swarms[id]
+		list = append(list, Entry{EntryJob, id, s.ledger.job.Raw})
+		for _, rec := range s.ledger.records() {
+			list = append(list, Entry{EntryRecord, id, rec.Raw})
+		}
+	}
+	return list
+}
+
+// restored takes up a job after a start.
+func (s *swarm) restored() {
+	s.keep = s.ledger.keepOf(s.m.self)
+	s.version = ^uint64(0)
+	for i := range s.ledger.stages {
+		s.touchStage(protocol.StageIndex(i))
+	}
+	s.settleState()
+	if s.ended == 0 {
+		s.listen()
+	}
+}

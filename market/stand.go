@@ -1,0 +1,207 @@
+package market
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// standState is the bids that stand at this peer as a holder.
+type standState struct {
+	bids   []standing
+	gather time.Duration // bids are collected until then
+	given  map[protocol.PeerID]given
+}
+
+type standing struct {
+	from protocol.PeerID
+	at   time.Duration
+	*protocol.Bid
+}
+
+// given is the last grant to a bidder: the same bid gets the same answer.
+type given struct {
+	bid  protocol.Sequence
+	recs []protocol.Record
+}
+
+func (t *standState) clear() { *t = standState{} }
+
+func (t *standState) drop(p protocol.PeerID) {
+	t.bids = slices.DeleteFunc(t.bids, func(b standing) bool { return b.from == p })
+	delete(t.given, p)
+}
+
+// bidOf takes a bid. It stands until there is something to give, or its time is over.
+func (s *swarm) bidOf(from protocol.PeerID, b *protocol.Bid) {
+	t := &s.stand
+	if g, ok := t.given[from]; ok && g.bid == b.ID {
+		s.m.send(from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: g.recs})
+		return
+	}
+	if !s.acting() || s.share(b.Stage) == nil || len(t.bids) >= MaxStanding {
+		s.refuse(from, b.ID)
+		return
+	}
+	now := s.m.now.Mono
+	if i := slices.IndexFunc(t.bids, func(o standing) bool { return o.from == from }); i >= 0 {
+		if t.bids[i].ID.Less(b.ID) {
+			t.bids[i] = standing{from, now, b}
+		}
+		return
+	}
+	if len(t.bids) == 0 {
+		t.gather = now + s.m.cfg.Gather
+	}
+	t.bids = append(t.bids, standing{from, now, b})
+	s.wakeAt(now)
+}
+
+// standTick serves the bids that stand, and refuses those whose time is over.
+func (s *swarm) standTick() {
+	t, now := &s.stand, s.m.now.Mono
+	if len(t.bids) == 0 {
+		return
+	}
+	if s.acting() && now >= t.gather {
+		for _, sh := range s.shares {
+			if sh != nil && len(t.bids) > 0 {
+				s.serve(sh)
+			}
+		}
+	} else {
+		s.wakeAt(t.gather)
+	}
+	for _, b := range slices.Clone(t.bids) {
+		if now >= b.at+s.m.cfg.BidTime {
+			t.bids = slices.DeleteFunc(t.bids, func(o standing) bool { return o.from == b.from })
+			s.refuse(b.from, b.ID)
+		} else {
+			s.wakeAt(b.at + s.m.cfg.BidTime)
+		}
+	}
+}
+
+// serve divides what is left of a stage among the standing bids and this peer, in
+// proportion to their rates, or to their slots while a rate is not known.
+func (s *swarm) serve(sh *share) {
+	backlog := sh.backlog()
+	if backlog == 0 {
+		return
+	}
+	bids := slices.DeleteFunc(slices.Clone(s.stand.bids), func(b standing) bool {
+		return b.Memory < sh.stage().Limits.Memory || b.Slots == 0
+	})
+	mine := uint64(sh.pace().rate(s.m.cfg.Slots))
+	known := mine > 0
+	for _, b := range bids {
+		known = known && b.Rate > 0 && b.Stage == sh.st.ref
+	}
+	weight := func(b standing) uint64 {
+		if known {
+			return min(uint64(b.Rate), 1<<30)
+		}
+		return uint64(min(b.Slots, MaxSlots))
+	}
+	if !known {
+		mine = uint64(s.m.cfg.Slots)
+	}
+	if !sh.able() {
+		mine = 0
+	}
+	total := mine
+	for _, b := range bids {
+		total += weight(b)
+	}
+	slices.SortStableFunc(bids, func(a, b standing) int { return cmp.Compare(weight(b), weight(a)) })
+	left := backlog
+	for _, b := range bids {
+		if left == 0 {
+			return
+		}
+		n := min(left, max(1, backlog*weight(b)/total))
+		ranges := sh.take(n)
+		if len(ranges) == 0 {
+			return
+		}
+		left -= min(left, n)
+		s.hand(sh, b, ranges)
+	}
+}
+
+// held is a piece of what this peer holds, to be given away.
+type holding struct {
+	rng   protocol.Range
+	life  protocol.Life
+	epoch protocol.Epoch
+}
+
+// take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces.
+func (sh *share) take(n uint64) []holding {
+	var list []holding
+	sh.st.eachDown(sh.st.all(), func(r protocol.Range, c *cell) bool {
+		if !sh.mine(c) {
+			return true
+		}
+		for t := r.Hi; t > r.Lo && n > 0; t-- {
+			i := t - 1
+			if sh.engaged(i) {
+				continue
+			}
+			last := len(list) - 1
+			if last >= 0 && list[last].rng.Lo == t && list[last].life == c.life {
+				list[last].rng.Lo = i
+				list[last].epoch = max(list[last].epoch, c.epoch())
+			} else if len(list) < protocol.MaxGrant {
+				list = append(list, holding{protocol.Range{Lo: i, Hi: t}, c.life, c.epoch()})
+			} else {
+				n = 0
+				break
+			}
+			n--
+		}
+		return n > 0
+	})
+	return list
+}
+
+// hand signs the segments of a grant and sends them.
+func (s *swarm) hand(sh *share, b standing, list []holding) {
+	s.stand.bids = slices.DeleteFunc(s.stand.bids, func(o standing) bool { return o.from == b.from })
+	var recs []protocol.Record
+	for _, h := range list {
+		rec := s.sign(&protocol.Segment{
+			StageRef: sh.st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1, Holder: b.from,
+			Cause: protocol.CauseGrant, Replaced: s.m.self,
+		})
+		if rec != nil {
+			recs = append(recs, *rec)
+		}
+	}
+	if s.stand.given == nil || len(s.stand.given) >= MaxStanding {
+		s.stand.given = map[protocol.PeerID]given{}
+	}
+	s.stand.given[b.from] = given{b.ID, recs}
+	s.m.send(b.from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: recs})
+	s.link.next = min(s.link.next, s.m.now.Mono+s.m.cfg.Beat/10)
+	s.wakeAt(s.link.next)
+}
+
+// refuse tells a bidder of other holders.
+func (s *swarm) refuse(to protocol.PeerID, id protocol.Sequence) {
+	r := &protocol.Refusal{Job: s.id, Bid: id}
+	if s.keep != nil {
+		r.Hints = s.answer(to).Hints
+	}
+	s.m.send(to, r)
+}
+
+// refuseAll ends what stands: the job is over.
+func (s *swarm) refuseAll() {
+	for _, b := range s.stand.bids {
+		s.m.send(b.from, &protocol.Refusal{Job: s.id, Bid: b.ID})
+	}
+	s.stand.clear()
+}

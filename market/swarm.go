@@ -1,0 +1,401 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// swarm is this peer's part in a job: what it knows (the ledger), and its parts as a
+// member (shares, bids) and as a keeper (pages, members, seals).
+type swarm struct {
+	m      *Machine
+	id     protocol.JobID
+	ledger *ledger
+	keep   *protocol.Record // this peer's Keep; nil: it is no keeper
+
+	started, ended time.Duration
+	state          protocol.JobState
+	reason         string
+	version        uint64        // of the ledger, when state was derived
+	listening      time.Duration // listens to a keeper until then; 0: it acts
+	due            time.Duration // when tick must look again
+
+	shares []*share // by stage; nil: not open
+	link   linkState
+	seek   seekState
+	stand  standState
+	adopts []adoption
+	watch  watchState
+	invite inviteState
+	store  storeState
+	sealer sealState
+	heard  []protocol.PeerID // keepers by announcement, while the ledger names none
+	spread time.Duration     // when the job is announced again
+	swap   time.Duration     // when the next digest goes
+	swapTo int
+	credit map[protocol.PeerID]uint64 // tasks whose result came from a peer, as far as seen here
+}
+
+func newSwarm(m *Machine, j *job.Signed) *swarm {
+	s := &swarm{
+		m: m, id: j.ID, ledger: newLedger(j), started: m.now.Mono, state: protocol.JobRunning,
+		shares: make([]*share, len(j.Manifest.Stages)), due: m.now.Mono,
+		credit: map[protocol.PeerID]uint64{},
+	}
+	s.watch.init()
+	s.invite.init()
+	s.store.init()
+	s.sealer.init()
+	s.spread = m.now.Mono + m.jitter(m.cfg.Reannounce)
+	s.swap = m.now.Mono + m.jitter(m.cfg.Exchange)
+	for i := range s.ledger.stages {
+		s.touchStage(protocol.StageIndex(i))
+	}
+	return s
+}
+
+func (s *swarm) manifest() *job.Manifest { return &s.ledger.job.Manifest }
+
+// wakeAt asks for a tick at t at the latest.
+func (s *swarm) wakeAt(t time.Duration) { s.due = min(s.due, t) }
+
+// wakeIn is wakeAt from now on.
+func (s *swarm) wakeIn(d time.Duration) { s.wakeAt(s.m.now.Mono + d) }
+
+// running tells whether there is anything left to do.
+func (s *swarm) running() bool { return s.ended == 0 }
+
+// acting tells whether this peer may grant, adopt, release others and seal.
+func (s *swarm) acting() bool { return s.running() && s.listening == 0 }
+
+// listen makes the peer hear a keeper before it acts: after a start or a gap in time
+// what it remembers may be old.
+func (s *swarm) listen() {
+	s.seek.clear()
+	s.stand.clear()
+	s.watch.clear()
+	s.adopts = nil
+	if len(s.others()) == 0 {
+		s.listening = 0
+		s.due = s.m.now.Mono
+		return
+	}
+	s.listening = s.m.now.Mono + s.m.cfg.Listen
+	s.swap = s.m.now.Mono
+	s.seek.asked = ""
+	s.due = s.m.now.Mono
+}
+
+// heardFrom ends listening: a keeper has told its state.
+func (s *swarm) heardFrom(p protocol.PeerID) {
+	if s.listening > 0 && s.isKeeper(p) {
+		s.listening = 0
+		s.due = s.m.now.Mono
+	}
+}
+
+// tick looks at everything that waits for time.
+func (s *swarm) tick() {
+	s.due = never
+	if !s.running() {
+		return
+	}
+	now := s.m.now.Mono
+	if s.manifest().Expires.UnixMilli() <= s.m.now.Unix {
+		s.end(protocol.JobFailed, "it expired")
+		return
+	}
+	s.wakeIn(s.m.cfg.Beat)
+	if s.listening > 0 && now >= s.listening {
+		s.listening = 0
+	}
+	s.exchangeTick()
+	s.inviteTick()
+	s.storeTick()
+	s.sealTick()
+	s.watchTick()
+	s.adoptTick()
+	s.pagesTick()
+	s.standTick()
+	s.seekTick()
+	s.beatTick()
+	s.announceTick()
+}
+
+// learn joins a record into the ledger and, where it is news, makes it durable and
+// passes it on. from is the peer that sent it, or this one.
+func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) {
+	changed, err := s.ledger.add(rec)
+	if err != nil || !changed {
+		return false, err
+	}
+	s.m.persist(EntryRecord, s.id, rec.Raw)
+	s.pass(rec, from)
+	switch b := rec.Body.(type) {
+	case *protocol.Keep:
+		s.keepLearned(rec)
+	case *protocol.Segment:
+		s.segmentLearned(b)
+	case *protocol.Done:
+		s.doneLearned(rec, b)
+	case *protocol.Seal:
+		s.sealLearned(rec, b)
+	case *protocol.Failed, *protocol.Control, *protocol.Reopen:
+		s.rewind()
+	}
+	s.settleState()
+	s.m.changed(s.id)
+	s.m.room = true
+	s.wakeAt(s.m.now.Mono)
+	return true, nil
+}
+
+// sign makes this peer's record and learns it. A failure to sign is a fault of ours
+// and leaves things as they are: every caller comes round again.
+func (s *swarm) sign(b protocol.Body) *protocol.Record {
+	rec, err := protocol.SignRecord(s.m.cfg.Signer, b)
+	if err != nil {
+		return nil
+	}
+	if _, err := s.learn(&rec, s.m.self); err != nil {
+		return nil
+	}
+	return &rec
+}
+
+// pass sends a record on: a member's up to its keepers, a keeper's across to the
+// others and down to the members it concerns. What came from a keeper is not sent to
+// keepers again: exchange mends what got lost.
+func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
+	if s.keep == nil {
+		if from == s.m.self {
+			for _, k := range s.links() {
+				s.m.tell(k, rec)
+			}
+		}
+		return
+	}
+	if from == s.m.self || !s.isKeeper(from) {
+		for _, k := range s.others() {
+			if k != from {
+				s.m.tell(k, rec)
+			}
+		}
+	}
+	for _, p := range sortedKeys(s.watch.members) {
+		if p != from && s.concerns(rec, p) && !s.isKeeper(p) {
+			s.m.tell(p, rec)
+		}
+	}
+}
+
+// concerns tells whether a member that is no keeper is told of a record.
+func (s *swarm) concerns(rec *protocol.Record, p protocol.PeerID) bool {
+	switch b := rec.Body.(type) {
+	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
+		return true
+	case *protocol.Segment:
+		return b.Holder == "" || b.Holder == p || b.Replaced == p
+	case *protocol.Seal:
+		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage))
+	case *protocol.Failed:
+		st := s.ledger.stage(b.StageRef)
+		return st != nil && s.ledger.exhausted(st.at(b.Task))
+	}
+	return false
+}
+
+// brief tells a member what it must know to take part: control, keeps, top seals, and
+// why the job failed.
+func (s *swarm) brief(p protocol.PeerID) {
+	for _, set := range []map[protocol.Hash]*protocol.Record{s.ledger.keeps, s.ledger.unkeeps} {
+		for _, r := range sorted(set) {
+			s.m.tell(p, r)
+		}
+	}
+	for _, r := range []*protocol.Record{s.ledger.end, s.ledger.order, s.ledger.retry} {
+		if r != nil {
+			s.m.tell(p, r)
+		}
+	}
+	for _, st := range s.ledger.stages {
+		if st == nil {
+			continue
+		}
+		if st.top != nil {
+			s.m.tell(p, st.top)
+		} else if rec := s.ledger.failure(st); rec != nil {
+			for _, r := range st.at(failedOf(rec).Task).failed.all() {
+				s.m.tell(p, r)
+			}
+		}
+	}
+}
+
+// settleState derives the job's state and ends the peer's part when it is over.
+func (s *swarm) settleState() {
+	if s.version == s.ledger.version {
+		return
+	}
+	s.version = s.ledger.version
+	state, reason := s.ledger.state()
+	if state == s.state && reason == s.reason {
+		return
+	}
+	s.state, s.reason = state, reason
+	if state == protocol.JobRunning {
+		return
+	}
+	s.end(state, reason)
+}
+
+// end stops all work for the job.
+func (s *swarm) end(state protocol.JobState, reason string) {
+	s.state, s.reason = state, reason
+	s.m.changed(s.id)
+	if s.ended > 0 {
+		return
+	}
+	s.ended = max(s.m.now.Mono, 1)
+	for _, sh := range s.shares {
+		if sh != nil {
+			sh.stopAll()
+		}
+	}
+	s.refuseAll()
+	s.sendDigests()
+	s.flushStored()
+	clear(s.store.pages)
+	clear(s.sealer.ready)
+	delete(s.m.table, s.id)
+	s.m.order = slices.DeleteFunc(slices.Clone(s.m.order), func(o *swarm) bool { return o == s })
+}
+
+// touchStage makes the share of a stage that is open, and lets go of one whose key is
+// no more.
+func (s *swarm) touchStage(i protocol.StageIndex) {
+	st, sh := s.ledger.stages[i], s.shares[i]
+	if sh != nil && sh.st == st {
+		return
+	}
+	if sh != nil {
+		sh.stopAll()
+		s.shares[i] = nil
+	}
+	if st != nil {
+		s.shares[i] = newShare(s, st)
+		s.seek.soon()
+		s.due = s.m.now.Mono
+	}
+}
+
+// rewind makes every share look at all its tasks again.
+func (s *swarm) rewind() {
+	for _, sh := range s.shares {
+		if sh != nil {
+			sh.cursor = 0
+			sh.reconcile()
+		}
+	}
+}
+
+// segmentLearned looks at what a change of hands means for this peer.
+func (s *swarm) segmentLearned(b *protocol.Segment) {
+	sh := s.share(b.StageRef)
+	if sh == nil {
+		return
+	}
+	switch b.Holder {
+	case s.m.self:
+		sh.cursor = min(sh.cursor, b.Range.Lo)
+	case "":
+		s.offer(protocol.Open{Stage: b.StageRef, Life: b.Life, Range: b.Range, Epoch: b.Epoch})
+	default:
+		sh.reconcile()
+	}
+}
+
+func (s *swarm) share(ref protocol.StageRef) *share {
+	if st := s.ledger.stage(ref); st != nil {
+		return s.shares[ref.Stage]
+	}
+	return nil
+}
+
+// isKeeper tells whether the ledger, or before it an announcement, names p a keeper.
+func (s *swarm) isKeeper(p protocol.PeerID) bool {
+	return s.ledger.keepOf(p) != nil || slices.Contains(s.heard, p)
+}
+
+// keepers are the keepers known, whether reachable or not.
+func (s *swarm) keepers() []protocol.PeerID {
+	if k := s.ledger.keepers(); len(k) > 0 {
+		return k
+	}
+	return s.heard
+}
+
+// live are the keepers that may be reachable, this peer included where it is one.
+func (s *swarm) live() []protocol.PeerID {
+	return slices.DeleteFunc(slices.Clone(s.keepers()), func(p protocol.PeerID) bool { return !s.m.alive(p) })
+}
+
+// others are the live keepers but this peer.
+func (s *swarm) others() []protocol.PeerID {
+	return slices.DeleteFunc(s.live(), func(p protocol.PeerID) bool { return p == s.m.self })
+}
+
+// links are the two live keepers that this peer beats to, in their rendezvous order.
+func (s *swarm) links() []protocol.PeerID { return s.judges(s.m.self) }
+
+// judges are the keepers that judge whether p is gone: the first two live ones but
+// itself, in the rendezvous order of job and member.
+func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
+	live := slices.DeleteFunc(s.live(), func(k protocol.PeerID) bool { return k == p })
+	live = ranked("judge/"+string(p), s.id, 0, live)
+	return live[:min(2, len(live))]
+}
+
+func (s *swarm) peerUp(p protocol.PeerID) {
+	s.wakeAt(s.m.now.Mono)
+	if s.keep != nil && s.isKeeper(p) {
+		s.swap = s.m.now.Mono
+		s.tellStored(p)
+	}
+	if s.isKeeper(p) {
+		s.seek.soon()
+		s.link.next = s.m.now.Mono
+	}
+}
+
+func (s *swarm) peerDown(p protocol.PeerID) {
+	s.wakeAt(s.m.now.Mono)
+	s.seek.lost(p)
+	s.stand.drop(p)
+	s.suspect(p)
+	if s.isKeeper(p) {
+		s.seek.soon()
+		s.link.next = s.m.now.Mono
+		s.resend()
+	}
+}
+
+// resend tells this peer's own visible records to its keepers again: one that was told
+// before may be gone.
+func (s *swarm) resend() {
+	if s.keep != nil {
+		return
+	}
+	links := s.links()
+	for _, rec := range s.ledger.records() {
+		if rec.Signer != s.m.self {
+			continue
+		}
+		for _, k := range links {
+			s.m.tell(k, &rec)
+		}
+	}
+}

@@ -1,0 +1,501 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// watchState is what a keeper knows of the members: who lives and what they do.
+type watchState struct {
+	members  map[protocol.PeerID]*member
+	holders  map[protocol.PeerID]time.Duration // since when this peer judges a holder
+	suspects map[protocol.PeerID]*suspect
+}
+
+type member struct {
+	seen time.Duration // when it last said anything for this job
+	seq  protocol.Sequence
+	work []protocol.Work
+	at   time.Duration // when it told work
+}
+
+// suspect is a holder that may be gone: it is probed, then another keeper is asked.
+type suspect struct {
+	asked    protocol.PeerID // the keeper whose opinion is awaited
+	deadline time.Duration
+	probing  bool
+}
+
+func (w *watchState) init() {
+	w.members = map[protocol.PeerID]*member{}
+	w.holders = map[protocol.PeerID]time.Duration{}
+	w.suspects = map[protocol.PeerID]*suspect{}
+}
+
+func (w *watchState) clear() {
+	clear(w.suspects)
+	clear(w.holders)
+}
+
+// memberSeen notes a sign of life of a member.
+func (s *swarm) memberSeen(p protocol.PeerID) *member {
+	w := s.watch.members[p]
+	if w == nil {
+		if len(s.watch.members) >= MaxMembers {
+			s.forgetMember()
+		}
+		w = &member{}
+		s.watch.members[p] = w
+	}
+	w.seen = s.m.now.Mono
+	delete(s.watch.suspects, p)
+	return w
+}
+
+// forgetMember drops the member that was silent longest.
+func (s *swarm) forgetMember() {
+	var old protocol.PeerID
+	for _, p := range sortedKeys(s.watch.members) {
+		if old == "" || s.watch.members[p].seen < s.watch.members[old].seen {
+			old = p
+		}
+	}
+	delete(s.watch.members, old)
+}
+
+// workRequest answers a peer that looks for work, and makes it a member.
+func (s *swarm) workRequest(from protocol.PeerID) {
+	if s.keep == nil {
+		return
+	}
+	s.memberSeen(from)
+	if !s.isKeeper(from) {
+		s.brief(from)
+	}
+	s.m.flushNews()
+	s.m.send(from, s.answer(from))
+}
+
+// answer is where there is work for p: the holders with the most left, and the ranges
+// that have none.
+func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
+	a := &protocol.WorkAnswer{Job: s.id, Members: uint32(len(s.watch.members) + 1), State: s.state}
+	if !s.running() {
+		return a
+	}
+	var hints []hint
+	for _, sh := range s.shares {
+		if sh == nil || sh.st.top != nil {
+			continue
+		}
+		open := map[protocol.PeerID]uint64{}
+		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
+			if c.done != nil || s.ledger.exhausted(c) {
+				return true
+			}
+			if h := sh.st.holder(c); h != "" {
+				open[h] += r.Len()
+			} else if len(a.Open) < protocol.MaxOpen {
+				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
+			}
+			return true
+		})
+		delete(open, p)
+		for _, h := range sortedKeys(open) {
+			if s.m.alive(h) {
+				hints = append(hints, s.hintOf(sh, h, open[h]))
+			}
+		}
+	}
+	now := s.m.now.Mono
+	slices.SortStableFunc(hints, func(x, y hint) int { return -cmpTime(x.left(now), y.left(now)) })
+	for i := range hints[:min(len(hints), protocol.MaxHints)] {
+		if hints[i].left(now) > 0 {
+			a.Hints = append(a.Hints, hints[i].Hint)
+		}
+	}
+	return a
+}
+
+// hintOf is what a holder has to give: by its last beat or, before its first, by the ledger.
+func (s *swarm) hintOf(sh *share, h protocol.PeerID, open uint64) hint {
+	now := s.m.now.Mono
+	if h == s.m.self {
+		return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Sequence: s.m.sequence()}, now}
+	}
+	if w := s.watch.members[h]; w != nil {
+		for i := range w.work {
+			if k := &w.work[i]; k.Stage == sh.st.ref {
+				age := max(0, now-w.at)
+				return hint{protocol.Hint{
+					Holder: h, Stage: k.Stage, Backlog: min(k.Backlog, open), Rate: k.Rate, Sequence: w.seq,
+					Age: uint32(age / time.Millisecond),
+				}, w.at}
+			}
+		}
+	}
+	return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: open}, now}
+}
+
+func cmpTime(a, b time.Duration) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// beat takes a member's beat and tells it where it is wrong about what it holds.
+func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
+	if s.keep == nil {
+		return
+	}
+	w := s.memberSeen(from)
+	if !w.seq.Less(b.Sequence) {
+		return
+	}
+	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
+	if !s.running() {
+		s.brief(from)
+		return
+	}
+	for _, st := range s.ledger.stages {
+		if st == nil {
+			continue
+		}
+		i := slices.IndexFunc(b.Work, func(k protocol.Work) bool { return k.Stage == st.ref })
+		var held []protocol.Held
+		if i >= 0 {
+			held = b.Work[i].Held
+		}
+		s.putRight(from, st, held)
+	}
+}
+
+// putRight tells a member of what it holds without knowing, and of what it thinks to
+// hold and does not.
+func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
+	for _, h := range held {
+		st.each(h.Range, func(_ protocol.Range, c *cell) bool {
+			if c.done != nil {
+				s.m.tell(p, c.done)
+			} else if c.held != nil && (c.epoch() > h.Epoch || c.epoch() == h.Epoch && st.holder(c) != p) {
+				s.m.tell(p, c.held)
+			}
+			return true
+		})
+	}
+	if len(held) >= protocol.MaxHeld {
+		return
+	}
+	st.each(st.all(), func(r protocol.Range, c *cell) bool {
+		if c.done == nil && c.held != nil && st.holder(c) == p {
+			known := slices.ContainsFunc(held, func(h protocol.Held) bool { return h.Range.Lo <= r.Lo && r.Hi <= h.Range.Hi && h.Epoch >= c.epoch() })
+			if !known {
+				s.m.tell(p, c.held)
+			}
+		}
+		return true
+	})
+}
+
+// linkState is when a member beats next.
+type linkState struct{ next time.Duration }
+
+// beatTick tells two keepers that this peer lives and what it runs and holds.
+func (s *swarm) beatTick() {
+	work := s.work()
+	if len(work) == 0 {
+		return
+	}
+	if s.m.now.Mono < s.link.next {
+		s.wakeAt(s.link.next)
+		return
+	}
+	s.link.next = s.m.now.Mono + s.m.cfg.Beat
+	s.wakeAt(s.link.next)
+	for _, k := range s.links() {
+		s.m.send(k, &protocol.Beat{Sequence: s.m.sequence(), Job: s.id, Work: work})
+	}
+}
+
+// work is what this peer runs and holds, by stage.
+func (s *swarm) work() []protocol.Work {
+	var list []protocol.Work
+	for _, sh := range s.shares {
+		if sh == nil || sh.st.top != nil || sh.heldOpen() == 0 && len(sh.running) == 0 && len(sh.finished) == 0 && len(sh.pages) == 0 {
+			continue
+		}
+		w := protocol.Work{Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots)}
+		running := sortedKeys(sh.running)
+		w.Running = running[:min(len(running), protocol.MaxRunning)]
+		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
+			if !sh.mine(c) {
+				return true
+			}
+			last := len(w.Held) - 1
+			if last >= 0 && w.Held[last].Range.Hi == r.Lo && w.Held[last].Epoch == c.epoch() && w.Held[last].Life == c.life {
+				w.Held[last].Range.Hi = r.Hi
+			} else {
+				w.Held = append(w.Held, protocol.Held{Life: c.life, Range: r, Epoch: c.epoch()})
+			}
+			return len(w.Held) < protocol.MaxHeld
+		})
+		list = append(list, w)
+	}
+	return list
+}
+
+// watchTick has a keeper look after the holders that it judges, and after the ranges
+// that have none.
+func (s *swarm) watchTick() {
+	if s.keep == nil || !s.acting() {
+		return
+	}
+	now := s.m.now.Mono
+	holders := map[protocol.PeerID]bool{}
+	for _, sh := range s.shares {
+		if sh == nil || sh.st.top != nil {
+			continue
+		}
+		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
+			if c.done != nil || s.ledger.exhausted(c) {
+				return true
+			}
+			if h := sh.st.holder(c); h != "" {
+				holders[h] = true
+			} else {
+				s.offer(protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
+			}
+			return true
+		})
+	}
+	delete(holders, s.m.self)
+	for _, h := range sortedKeys(s.watch.holders) {
+		if !holders[h] {
+			delete(s.watch.holders, h)
+		}
+	}
+	limit := time.Duration(s.m.cfg.Missed)*s.m.cfg.Beat + s.m.cfg.Beat/4
+	for _, h := range sortedKeys(holders) {
+		if !slices.Contains(s.judges(h), s.m.self) {
+			delete(s.watch.holders, h)
+			continue
+		}
+		if _, ok := s.watch.holders[h]; !ok {
+			s.watch.holders[h] = now
+		}
+		last := s.watch.holders[h]
+		if w := s.watch.members[h]; w != nil {
+			last = max(last, w.seen)
+		}
+		if due := last + limit; now < due {
+			s.wakeAt(due)
+		} else {
+			s.suspect(h)
+		}
+	}
+	for _, p := range sortedKeys(s.watch.suspects) {
+		if q := s.watch.suspects[p]; q.deadline <= now {
+			s.condemn(p)
+		} else {
+			s.wakeAt(q.deadline)
+		}
+	}
+}
+
+// suspect starts the inquiry about a holder: first a probe.
+func (s *swarm) suspect(p protocol.PeerID) {
+	if s.keep == nil || !s.acting() || s.watch.suspects[p] != nil || p == s.m.self {
+		return
+	}
+	if _, judged := s.watch.holders[p]; !judged {
+		return
+	}
+	s.watch.suspects[p] = &suspect{probing: true, deadline: s.m.now.Mono + probeTime}
+	s.m.out.Probe = append(s.m.out.Probe, p)
+	s.wakeAt(s.m.now.Mono + probeTime)
+}
+
+// probeTime bounds a probe: one that takes longer has found nobody.
+const probeTime = 3 * time.Second
+
+// probed goes on with an inquiry. Who is there after all gets time to say what it does,
+// and is told what it holds.
+func (s *swarm) probed(p protocol.PeerID, alive bool) {
+	q := s.watch.suspects[p]
+	if q == nil || !q.probing {
+		return
+	}
+	q.probing = false
+	s.wakeAt(s.m.now.Mono)
+	if alive {
+		delete(s.watch.suspects, p)
+		s.watch.holders[p] = s.m.now.Mono
+		for _, st := range s.ledger.stages {
+			if st != nil {
+				s.putRight(p, st, nil)
+			}
+		}
+		return
+	}
+	for _, k := range s.judges(p) {
+		if k != s.m.self {
+			q.asked, q.deadline = k, s.m.now.Mono+s.m.cfg.Opinion
+			s.m.send(k, &protocol.Suspect{Job: s.id, Member: p})
+			return
+		}
+	}
+	s.condemn(p)
+}
+
+// suspectOf answers another keeper that doubts a member.
+func (s *swarm) suspectOf(from protocol.PeerID, msg *protocol.Suspect) {
+	if s.keep == nil || !s.isKeeper(from) {
+		return
+	}
+	w := s.watch.members[msg.Member]
+	fresh := w != nil && s.m.now.Mono-w.seen < 2*s.m.cfg.Beat
+	s.m.send(from, &protocol.Opinion{Job: s.id, Member: msg.Member, Alive: fresh && s.m.up[msg.Member]})
+	if !s.m.up[msg.Member] {
+		s.suspect(msg.Member)
+	}
+}
+
+// opinion ends an inquiry.
+func (s *swarm) opinion(from protocol.PeerID, o *protocol.Opinion) {
+	q := s.watch.suspects[o.Member]
+	if q == nil || q.asked != from {
+		return
+	}
+	if o.Alive {
+		delete(s.watch.suspects, o.Member)
+		s.watch.holders[o.Member] = s.m.now.Mono
+		return
+	}
+	s.condemn(o.Member)
+}
+
+// condemn releases everything that a peer holds.
+func (s *swarm) condemn(p protocol.PeerID) {
+	delete(s.watch.suspects, p)
+	delete(s.watch.holders, p)
+	delete(s.watch.members, p)
+	if s.keep == nil || !s.acting() {
+		return
+	}
+	for _, st := range s.ledger.stages {
+		if st == nil || st.top != nil {
+			continue
+		}
+		var list []holding
+		st.each(st.all(), func(r protocol.Range, c *cell) bool {
+			if c.done != nil || st.holder(c) != p {
+				return true
+			}
+			last := len(list) - 1
+			if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == c.life {
+				list[last].rng.Hi = r.Hi
+				list[last].epoch = max(list[last].epoch, c.epoch())
+			} else {
+				list = append(list, holding{r, c.life, c.epoch()})
+			}
+			return true
+		})
+		for _, h := range list {
+			s.sign(&protocol.Segment{
+				StageRef: st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1,
+				Cause: protocol.CauseReleaseFor, Replaced: p, Keep: s.keep.Hash,
+			})
+		}
+	}
+}
+
+// adoption is a range without holder that this peer takes at due, if it is still free.
+type adoption struct {
+	protocol.Open
+	due time.Duration
+}
+
+// maxAdoptions bounds the ranges that wait to be adopted; keepers name the rest again.
+const maxAdoptions = 1024
+
+// offer considers a range that has no holder. The k-th candidate, by the rendezvous of
+// the range and itself among the members, waits k steps; a busy peer one more.
+func (s *swarm) offer(o protocol.Open) {
+	sh := s.share(o.Stage)
+	if sh == nil || !sh.able() || s.paused() || len(s.adopts) >= maxAdoptions {
+		return
+	}
+	if slices.ContainsFunc(s.adopts, func(a adoption) bool {
+		return a.Stage == o.Stage && a.Range.Lo <= o.Range.Lo && o.Range.Hi <= a.Range.Hi
+	}) {
+		return
+	}
+	members := max(uint64(s.seek.members), uint64(len(s.watch.members)+1))
+	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
+	w := rendezvous("adopt", s.id, uint64(o.Stage.Stage)<<32|uint64(o.Range.Lo.Block()), s.m.self) >> 32
+	k := w * members >> 32
+	due := s.m.now.Mono + s.m.cfg.Step*time.Duration(min(k, uint64(s.m.cfg.Steps)))
+	if len(s.m.runs) >= s.m.cfg.Slots {
+		due += s.m.cfg.Step
+	}
+	for t := o.Range.Lo; t < o.Range.Hi && t < o.Range.Lo+protocol.TaskIndex(protocol.MaxGrant); t++ {
+		due = max(due, sh.avoid[t])
+	}
+	s.adopts = append(s.adopts, adoption{o, due})
+	s.wakeAt(due)
+}
+
+// adoptTick takes the ranges whose time has come.
+func (s *swarm) adoptTick() {
+	if !s.acting() || len(s.adopts) == 0 {
+		return
+	}
+	now := s.m.now.Mono
+	var later []adoption
+	for _, a := range s.adopts {
+		if now < a.due {
+			later = append(later, a)
+			s.wakeAt(a.due)
+			continue
+		}
+		if sh := s.share(a.Stage); sh != nil && !s.paused() {
+			s.adopt(sh, a.Open)
+		}
+	}
+	s.adopts = later
+}
+
+// adopt signs for the pieces of a range that are still without holder as far as this
+// peer knows. Of two adopters the join chooses; the other stops.
+func (s *swarm) adopt(sh *share, o protocol.Open) {
+	var list []holding
+	sh.st.each(o.Range, func(r protocol.Range, c *cell) bool {
+		free := sh.st.holder(c) == "" || s.keep == nil && c.epoch() < o.Epoch
+		if c.done != nil || c.life > o.Life || !free || s.ledger.exhausted(c) {
+			return true
+		}
+		last := len(list) - 1
+		if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == max(c.life, o.Life) {
+			list[last].rng.Hi = r.Hi
+			list[last].epoch = max(list[last].epoch, c.epoch())
+		} else {
+			list = append(list, holding{r, max(c.life, o.Life), max(c.epoch(), o.Epoch)})
+		}
+		return true
+	})
+	for _, h := range list {
+		s.sign(&protocol.Segment{
+			StageRef: sh.st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1, Holder: s.m.self,
+			Cause: protocol.CauseAdopt,
+		})
+	}
+	if len(list) > 0 {
+		s.link.next = s.m.now.Mono
+	}
+}
