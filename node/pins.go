@@ -1,0 +1,112 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/compute-mesh/mesh/chunkstore"
+	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
+)
+
+// jobSets is the prefix of the pin set of a job: what is kept for it.
+const jobSets = "job/"
+
+func setOf(id protocol.JobID) string { return jobSets + id.String() }
+
+// jobOfSet is setOf's inverse.
+func jobOfSet(set string) (protocol.JobID, bool) {
+	text, ok := strings.CutPrefix(set, jobSets)
+	if !ok {
+		return "", false
+	}
+	id, err := protocol.ParseJobID(text)
+	return id, err == nil
+}
+
+// pinBatch is the number of roots that wait at most for a flush: each costs 100 bytes.
+const pinBatch = 4096
+
+// pins gathers what is to be pinned for jobs, so that one transaction serves many: each is an fsync. What was added is
+// held in the store until it is pinned.
+type pins struct {
+	store pinStore
+
+	mu      sync.Mutex
+	waiting map[protocol.JobID][]cid.Cid
+	holds   []*chunkstore.Hold // of what waits
+	count   int
+
+	flushing sync.Mutex
+}
+
+// pinStore is what pins needs of the chunk store.
+type pinStore interface {
+	Pin(set string, roots ...cid.Cid) error
+	Hold() *chunkstore.Hold
+}
+
+func newPins(store pinStore) *pins {
+	return &pins{store: store, waiting: make(map[protocol.JobID][]cid.Cid)}
+}
+
+// hold protects what is stored from now on until it is given to add or release.
+func (p *pins) hold() *chunkstore.Hold { return p.store.Hold() }
+
+// add keeps roots for a job. The hold, if any, under which they were stored, goes with them: it ends with the flush.
+func (p *pins) add(id protocol.JobID, hold *chunkstore.Hold, roots ...cid.Cid) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range roots {
+		if c.Defined() {
+			p.waiting[id] = append(p.waiting[id], c)
+			p.count++
+		}
+	}
+	if hold != nil {
+		p.holds = append(p.holds, hold)
+	}
+}
+
+// release ends a hold with the next flush.
+func (p *pins) release(hold *chunkstore.Hold) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holds = append(p.holds, hold)
+}
+
+// full tells whether a flush is due without a commit that asks for one.
+func (p *pins) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count >= pinBatch || len(p.holds) >= pinBatch
+}
+
+// flush returns when all that was added before is pinned, durably. On an error what was not pinned waits on.
+func (p *pins) flush() error {
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
+	p.mu.Lock()
+	waiting, holds := p.waiting, p.holds
+	p.waiting, p.holds, p.count = make(map[protocol.JobID][]cid.Cid), nil, 0
+	p.mu.Unlock()
+	var errs []error
+	for id, roots := range waiting {
+		if err := p.store.Pin(setOf(id), roots...); err != nil {
+			errs = append(errs, fmt.Errorf("node: pin: %w", err))
+			p.add(id, nil, roots...)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		p.mu.Lock()
+		p.holds = append(p.holds, holds...)
+		p.mu.Unlock()
+		return err
+	}
+	for _, h := range holds {
+		h.Release()
+	}
+	return nil
+}
