@@ -53,7 +53,7 @@ func bodyToWire(b Body) proto.Message {
 		return &pb.Checkpoint{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Life: uint32(b.Life),
 			Task: uint64(b.Task), Epoch: uint64(b.Epoch), Sequence: b.Sequence, State: cidToWire(b.State)}
 	case *Seal:
-		return &pb.Seal{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Level: uint32(b.Level),
+		return &pb.Seal{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Life: uint32(b.Life), Level: uint32(b.Level),
 			Number: b.Number, Root: cidToWire(b.Root), Time: b.Time, Keep: hashToWire(b.Keep)}
 	case *Reopen:
 		return &pb.Reopen{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Lo: uint64(b.Range.Lo),
@@ -139,7 +139,7 @@ func (c Codec) bodyFromWire(kind Kind, b []byte) (validBody, error) {
 	case KindSeal:
 		var m pb.Seal
 		r.message(b, &m)
-		body = &Seal{StageRef: r.stage(m.Job, m.Stage, m.Key), Level: r.small(m.Level), Number: m.Number,
+		body = &Seal{StageRef: r.stage(m.Job, m.Stage, m.Key), Life: Life(m.Life), Level: r.small(m.Level), Number: m.Number,
 			Root: r.cid(m.Root), Time: m.Time, Keep: r.hash(m.Keep)}
 	case KindReopen:
 		var m pb.Reopen

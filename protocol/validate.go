@@ -188,6 +188,7 @@ func (c *Checkpoint) validate(PeerID) error {
 func (s *Seal) validate(PeerID) error {
 	v := check{subject: "seal"}
 	v.stage(s.StageRef)
+	v.life(s.Life)
 	v.that(s.Level <= MaxLevel, "level over the limit")
 	if v.err == nil {
 		blocks := uint64(MaxTasks / BlockSize)

@@ -15,18 +15,21 @@ import (
 // signatureSize is that of Ed25519, so that records have their real size.
 const signatureSize = 64
 
-// Signer signs for one imaginary peer. The zero value is peer 0's.
-type Signer struct{ number uint64 }
+// Signer signs for one imaginary peer or owner.
+type Signer struct{ id protocol.PeerID }
 
 // NewSigner is the signer of the n-th imaginary peer: the same ID in every run. Nobody
 // has the key that the ID looks like.
-func NewSigner(n uint64) Signer { return Signer{n} }
+func NewSigner(n uint64) Signer {
+	key := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("mesh insecure peer"), n))
+	return Signer{protocol.PeerOf(key)}
+}
+
+// SignAs is a signer for any ID: an owner whose manifests have real signatures, say.
+func SignAs(id protocol.PeerID) Signer { return Signer{id} }
 
 // ID is the peer's.
-func (s Signer) ID() protocol.PeerID {
-	key := sha256.Sum256(binary.BigEndian.AppendUint64([]byte("mesh insecure peer"), s.number))
-	return protocol.PeerOf(key)
-}
+func (s Signer) ID() protocol.PeerID { return s.id }
 
 // Sign gives a checksum of message and signer, of the size of a signature.
 func (s Signer) Sign(message []byte) ([]byte, error) {

@@ -672,11 +672,12 @@ type Seal struct {
 	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Stage         uint32                 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
 	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`
-	Number        uint64                 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`
-	Root          []byte                 `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`
-	Time          int64                  `protobuf:"varint,7,opt,name=time,proto3" json:"time,omitempty"`
-	Keep          []byte                 `protobuf:"bytes,8,opt,name=keep,proto3" json:"keep,omitempty"`
+	Life          uint32                 `protobuf:"varint,4,opt,name=life,proto3" json:"life,omitempty"`
+	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
+	Number        uint64                 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
+	Root          []byte                 `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`
+	Time          int64                  `protobuf:"varint,8,opt,name=time,proto3" json:"time,omitempty"`
+	Keep          []byte                 `protobuf:"bytes,9,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +731,13 @@ func (x *Seal) GetKey() []byte {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *Seal) GetLife() uint32 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
 }
 
 func (x *Seal) GetLevel() uint32 {
@@ -3239,16 +3247,17 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04task\x18\x05 \x01(\x04R\x04task\x12\x14\n" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05state\x18\b \x01(\fR\x05state\"\xaa\x01\n" +
+	"\x05state\x18\b \x01(\fR\x05state\"\xbe\x01\n" +
 	"\x04Seal\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\rR\x05stage\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\fR\x03key\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level\x12\x16\n" +
-	"\x06number\x18\x05 \x01(\x04R\x06number\x12\x12\n" +
-	"\x04root\x18\x06 \x01(\fR\x04root\x12\x12\n" +
-	"\x04time\x18\a \x01(\x03R\x04time\x12\x12\n" +
-	"\x04keep\x18\b \x01(\fR\x04keep\"\xa0\x01\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x12\n" +
+	"\x04life\x18\x04 \x01(\rR\x04life\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04root\x18\a \x01(\fR\x04root\x12\x12\n" +
+	"\x04time\x18\b \x01(\x03R\x04time\x12\x12\n" +
+	"\x04keep\x18\t \x01(\fR\x04keep\"\xa0\x01\n" +
 	"\x06Reopen\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\rR\x05stage\x12\x10\n" +

@@ -59,7 +59,7 @@ func Body(t *rapid.T, kind protocol.Kind, job protocol.JobID, signer protocol.Pe
 	case protocol.KindSeal:
 		level := rapid.Uint8Range(0, protocol.MaxLevel).Draw(t, "level")
 		most := [...]uint64{protocol.MaxTasks>>10 - 1, protocol.MaxTasks>>20 - 1, 0}[level]
-		return &protocol.Seal{StageRef: Stage(t, job), Level: level, Number: rapid.Uint64Range(0, most).Draw(t, "number"),
+		return &protocol.Seal{StageRef: Stage(t, job), Life: Life(t), Level: level, Number: rapid.Uint64Range(0, most).Draw(t, "number"),
 			Root: CIDs(t, "root"), Time: rapid.Int64Min(1).Draw(t, "time"), Keep: Hash(t, "keep")}
 	case protocol.KindReopen:
 		return &protocol.Reopen{StageRef: Stage(t, job), Range: Range(t), Life: max(Life(t), 1),
