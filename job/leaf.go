@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path"
 
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
@@ -261,7 +262,26 @@ func (w *wireLeafEntry) domain() (LeafEntry, error) {
 		}
 		entry.Files = append(entry.Files, LeafFile{Name: f.Name, LeafOutput: out})
 	}
-	return entry, nil
+	return entry, checkTree(entry.Files)
+}
+
+// checkTree wants that no file stands where another needs a directory.
+func checkTree(files []LeafFile) error {
+	if len(files) < 2 {
+		return nil
+	}
+	names := make(map[string]bool, len(files))
+	for _, f := range files {
+		names[f.Name] = true
+	}
+	for _, f := range files {
+		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
+			if names[dir] {
+				return fmt.Errorf("file %q needs a directory where the file %q is", f.Name, dir)
+			}
+		}
+	}
+	return nil
 }
 
 func (w *wireOutput) domain() (LeafOutput, error) {

@@ -180,6 +180,7 @@ func TestLeafOfRefuses(t *testing.T) {
 		"codec":         {Stdout: protocol.Output{Root: mustCID(t, codecDagCBOR, "x"), Size: 1}},
 		"byte order":    {Files: []protocol.File{file("b"), file("a")}},
 		"\"a\" is not":  {Files: []protocol.File{file("a"), file("a")}},
+		"a directory":   {Files: []protocol.File{file("a"), file("a-b"), file("a/b")}},
 		"..":            {Files: []protocol.File{file("../a")}},
 		"at most 256":   {Files: make([]protocol.File, 257)},
 		"is not a CIDv": {Stdout: protocol.Output{Root: cid.NewCidV0(root.Hash()), Size: 1}},
