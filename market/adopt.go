@@ -1,0 +1,93 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// adoption is a range without holder that this peer takes at due, if it is still free.
+type adoption struct {
+	protocol.Open
+	due time.Duration
+}
+
+// maxAdoptions bounds the ranges that wait to be adopted; keepers name the rest again.
+const maxAdoptions = 1024
+
+// offer considers a range that has no holder. The k-th candidate, by the rendezvous of
+// the range and itself among the members, waits k steps; a busy peer one more.
+func (s *swarm) offer(o protocol.Open) {
+	sh := s.share(o.Stage)
+	if sh == nil || !sh.able() || s.paused() || len(s.adopts) >= maxAdoptions {
+		return
+	}
+	if slices.ContainsFunc(s.adopts, func(a adoption) bool {
+		return a.Stage == o.Stage && a.Range.Lo <= o.Range.Lo && o.Range.Hi <= a.Range.Hi
+	}) {
+		return
+	}
+	members := max(uint64(s.seek.members), uint64(len(s.watch.members)+1))
+	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
+	w := rendezvous("adopt", s.id, uint64(o.Stage.Stage)<<32|uint64(o.Range.Lo.Block()), s.m.self) >> 32
+	k := w * members >> 32
+	due := s.m.now.Mono + s.m.cfg.Step*time.Duration(min(k, uint64(s.m.cfg.Steps)))
+	if len(s.m.runs) >= s.m.cfg.Slots {
+		due += s.m.cfg.Step
+	}
+	for t := o.Range.Lo; t < o.Range.Hi && t < o.Range.Lo+protocol.TaskIndex(protocol.MaxGrant); t++ {
+		due = max(due, sh.avoid[t])
+	}
+	s.adopts = append(s.adopts, adoption{o, due})
+	s.wakeAt(due)
+}
+
+// adoptTick takes the ranges whose time has come.
+func (s *swarm) adoptTick() {
+	if !s.acting() || len(s.adopts) == 0 {
+		return
+	}
+	now := s.m.now.Mono
+	var later []adoption
+	for _, a := range s.adopts {
+		if now < a.due {
+			later = append(later, a)
+			s.wakeAt(a.due)
+			continue
+		}
+		if sh := s.share(a.Stage); sh != nil && !s.paused() {
+			s.adopt(sh, a.Open)
+		}
+	}
+	s.adopts = later
+}
+
+// adopt signs for the pieces of a range that are still without holder as far as this
+// peer knows. Of two adopters the join chooses; the other stops.
+func (s *swarm) adopt(sh *share, o protocol.Open) {
+	var list []holding
+	sh.st.each(o.Range, func(r protocol.Range, c *cell) bool {
+		free := sh.st.holder(c) == "" || s.keep == nil && c.epoch() < o.Epoch
+		if c.done != nil || c.life > o.Life || !free || s.ledger.exhausted(c) {
+			return true
+		}
+		last := len(list) - 1
+		if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == max(c.life, o.Life) {
+			list[last].rng.Hi = r.Hi
+			list[last].epoch = max(list[last].epoch, c.epoch())
+		} else {
+			list = append(list, holding{r, max(c.life, o.Life), max(c.epoch(), o.Epoch)})
+		}
+		return true
+	})
+	for _, h := range list {
+		s.sign(&protocol.Segment{
+			StageRef: sh.st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1, Holder: s.m.self,
+			Cause: protocol.CauseAdopt,
+		})
+	}
+	if len(list) > 0 {
+		s.link.next = s.m.now.Mono
+	}
+}
