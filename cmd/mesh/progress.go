@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/compute-mesh/mesh/node/api"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+const (
+	// lineInterval is the least time between two lines of progress where there is no
+	// terminal; a change of the job's state is said at once.
+	lineInterval = time.Second
+	// barDelay keeps the bar away from what is over before it could be read.
+	barDelay = 200 * time.Millisecond
+	barWidth = 30
+)
+
+// progress shows how far something is: a bar on a terminal, lines elsewhere, nothing
+// with --json. Its methods are called by one goroutine at a time.
+type progress struct {
+	c       *cli
+	began   time.Time
+	said    time.Time
+	state   string
+	bars    *mpb.Progress
+	bar     *mpb.Bar
+	caption atomic.Pointer[string]
+	mu      sync.Mutex
+}
+
+func (c *cli) newProgress() *progress {
+	now := time.Now()
+	return &progress{c: c, began: now, said: now}
+}
+
+// update shows a state of its own kind ("running"), how much of how much is done (total
+// below 0: unknown), and the rest in words.
+func (p *progress) update(state string, done, total int64, words string) {
+	if p.c.json {
+		return
+	}
+	now := time.Now()
+	if !p.c.errTerminal {
+		changed := p.state != "" && state != p.state
+		if p.state = state; changed || now.Sub(p.said) >= lineInterval {
+			p.said = now
+			p.c.note("%s: %s", state, words)
+		}
+		return
+	}
+	text := inline(state + "  " + words)
+	p.caption.Store(&text)
+	if p.bar == nil {
+		if now.Sub(p.began) < barDelay {
+			return
+		}
+		p.start()
+	}
+	p.bar.SetTotal(max(total, done, 1), false)
+	p.bar.SetCurrent(done)
+}
+
+func (p *progress) start() {
+	p.bars = mpb.New(mpb.WithOutput(p.c.err), mpb.WithWidth(barWidth))
+	p.bar = p.bars.New(1, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+		mpb.BarRemoveOnComplete(),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *p.caption.Load() })))
+}
+
+// close takes the bar away.
+func (p *progress) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bar != nil {
+		p.bar.Abort(true)
+		p.bars.Wait()
+		p.bar = nil
+	}
+}
+
+// importing shows how far the import of src is, from now on.
+func (p *progress) importing(src *files) {
+	total := src.total()
+	var done int64
+	src.read = func(n int) {
+		done += int64(n)
+		words := size(uint64(done))
+		if total >= 0 {
+			words += " of " + size(uint64(total))
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.update("importing", done, total, words)
+	}
+}
+
+// job shows how far a job is.
+func (p *progress) job(s api.Status) {
+	p.update(string(s.State), int64(s.Done), int64(s.Tasks), advance(s))
+}
+
+// advance is how far a job is, in words.
+func advance(s api.Status) string {
+	words := []string{fmt.Sprintf("%d of %d done", s.Done, s.Tasks)}
+	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	if s.Running > 0 {
+		add("%d running", s.Running)
+	}
+	if s.Pending > 0 {
+		add("%d pending", s.Pending)
+	}
+	if s.Failed > 0 {
+		add("%d failed", s.Failed)
+	}
+	if s.Rate > 0 {
+		add("%.3g tasks/s", s.Rate)
+	}
+	if s.ETA != nil {
+		add("ETA %s", span(time.Duration(*s.ETA*float64(time.Second))))
+	}
+	if n := len(s.Peers); n > 0 {
+		add("%s", count(uint64(n), "peer"))
+	}
+	if s.Reason != "" && !s.State.Ended() {
+		add("%s", s.Reason)
+	}
+	return strings.Join(words, ", ")
+}
+
+// ending is how a job ended, in words.
+func ending(s api.Status) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", s.State, count(s.Tasks, "task"))
+	if !s.Ended.IsZero() {
+		fmt.Fprintf(&b, " in %s", span(s.Ended.Sub(s.Created)))
+	}
+	if n := len(s.Peers); n > 0 {
+		fmt.Fprintf(&b, " on %s", count(uint64(n), "peer"))
+	}
+	return b.String()
+}
+
+// shape is what a job consists of, in words.
+func shape(sub api.Submitted) string {
+	var parts []string
+	for _, s := range sub.Stages {
+		parts = append(parts, fmt.Sprintf("%s %d", s.Name, s.Tasks))
+	}
+	text := count(sub.Tasks, "task")
+	if len(parts) > 1 {
+		text += " (" + strings.Join(parts, ", ") + ")"
+	}
+	return text
+}
+
+// awaitEnd shows a job's progress until it has ended, and gives its last status.
+func (c *cli) awaitEnd(ctx context.Context, id string) (api.Status, error) {
+	p := c.newProgress()
+	defer p.close()
+	var last api.Status
+	err := c.client.Watch(ctx, id, func(s api.Status) error {
+		last = s
+		if !s.State.Ended() {
+			p.job(s)
+		}
+		return nil
+	})
+	p.close()
+	if err == nil && !last.State.Ended() {
+		err = io.ErrUnexpectedEOF
+	}
+	return last, cancelled(ctx, err, fmt.Sprintf(
+		"stopped waiting; job %s goes on: `mesh watch %s` shows it, `mesh get %s -o PATH` fetches its results, `mesh cancel %s` stops it",
+		id, id, id, id))
+}
+
+// failure is the error of a job that has ended badly.
+func (c *cli) failure(s api.Status) error {
+	if s.State == api.StateCancelled {
+		return api.Errorf(api.KindFailed, "job %s was cancelled", s.Job)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "job %s failed: %s", s.Job, s.Reason)
+	for _, f := range s.Failures {
+		fmt.Fprintf(&b, "\n  %s", inline(failureText(f)))
+	}
+	return api.Errorf(api.KindFailed, "%s", b.String()).
+		WithAdvice("`mesh logs %s` shows what its tasks wrote, `mesh get %s --partial -o DIR/` fetches the results there are", s.Job, s.Job)
+}
+
+func failureText(f api.Failure) string {
+	text := fmt.Sprintf("%s/%d: %s", f.Stage, f.Task, f.Reason)
+	if f.Reason == "exit" {
+		text += fmt.Sprintf(" status %d", f.Exit)
+	}
+	if f.Attempt > 0 {
+		text += fmt.Sprintf(", attempt %d", f.Attempt)
+	}
+	if f.Peer != "" {
+		text += " on " + f.Peer
+	}
+	if f.Detail != "" {
+		text += ": " + f.Detail
+	}
+	return text
+}
