@@ -89,7 +89,7 @@ func TestBrokenMessagesAreRefused(t *testing.T) {
 	elsewhere := protocol.JobIDOf(protocoltest.CID(cid.DagCBOR, "another job"))
 	keep, err := protocol.SignRecord(me, &protocol.Keep{Job: elsewhere})
 	require.NoError(t, err)
-	adoption, err := protocol.SignRecord(me, &protocol.Segment{StageRef: ref, Range: tasks, Holder: me.ID(), Cause: protocol.CauseAdopt})
+	adoption, err := protocol.SignRecord(me, &protocol.Segment{StageRef: ref, Range: tasks, Epoch: 1, Holder: me.ID(), Cause: protocol.CauseAdopt})
 	require.NoError(t, err)
 	stranger := ref
 	stranger.Job = elsewhere

@@ -160,9 +160,9 @@ func TestSegmentsAreSignedByWhoMay(t *testing.T) {
 	_, err = protocol.SignRecord(other, &segment)
 	require.ErrorIs(t, err, protocol.ErrInvalid)
 
-	adoption := protocol.Segment{StageRef: ref, Range: tasks, Holder: me.ID(), Cause: protocol.CauseAdopt}
+	adoption := protocol.Segment{StageRef: ref, Range: tasks, Epoch: 1, Holder: me.ID(), Cause: protocol.CauseAdopt}
 	_, err = protocol.SignRecord(me, &adoption)
-	require.NoError(t, err, "at epoch 0 too: of tasks in a new life")
+	require.NoError(t, err)
 	_, err = protocol.SignRecord(other, &adoption)
 	require.ErrorIs(t, err, protocol.ErrInvalid)
 }

@@ -106,7 +106,7 @@ func (s *Segment) validate(signer PeerID) error {
 	v.epoch(s.Epoch)
 	v.that(s.Holder == "" || ValidPeer(s.Holder), "holder is no Ed25519 peer")
 	v.that(s.Replaced == "" || ValidPeer(s.Replaced), "replaced holder is no Ed25519 peer")
-	v.that(s.Cause == CauseAdopt || s.Epoch > 0, "replaces a holder at epoch 0")
+	v.that(s.Epoch > 0, "epoch 0, which nobody has to say")
 	v.that((s.Cause == CauseReleaseFor) != s.Keep.IsZero(), "names a keep where it is no release for another, or none where it is")
 	switch s.Cause {
 	case CauseGrant:
