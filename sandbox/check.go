@@ -202,8 +202,9 @@ func (r *wasmReader) u32() uint32 {
 			break
 		}
 	}
-	if v > 1<<32-1 && r.err == nil {
-		r.err = refuse("it is damaged: a number is too large")
+	if v > 1<<32-1 {
+		r.err = errors.Join(r.err, refuse("it is damaged: a number is too large"))
+		return 0
 	}
 	return uint32(v)
 }

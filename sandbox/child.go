@@ -32,11 +32,10 @@ func ChildMain(args []string) int {
 
 // worker is the state of a child.
 type worker struct {
-	engine  engine
-	cache   *cache
-	loaded  []loadedProgram // most recently used last; at most maxModules
-	memory  int64           // bytes beside a program's linear memory that the process may have
-	limited bool
+	engine engine
+	cache  *cache
+	loaded []loadedProgram // most recently used last; at most maxModules
+	memory int64           // bytes beside a program's linear memory that the process may have
 }
 
 type loadedProgram struct {
@@ -154,6 +153,7 @@ func (w *worker) runTask(q request) (response, []byte) {
 	if err := errors.Join(err, sys.Close()); err != nil {
 		return response{HostError: err.Error()}, nil
 	}
+	a.Scratched = sys.Scratched()
 	a.CPU = cpuTime() - started
 	return a, body
 }
@@ -195,7 +195,7 @@ func (w *worker) run(sys *wasi.System, m module, t Task) (response, []byte, erro
 	default:
 		return a, nil, stop.Err
 	}
-	if !a.Class.Completed() && a.Class != ClassProgram && end.memory > t.Limits.Memory/8*7 || a.Class == ClassExit && end.memory > t.Limits.Memory/8*7 {
+	if (a.Class == ClassExit || a.Class == ClassTrap) && end.memory > t.Limits.Memory/8*7 {
 		a.Reason += fmt.Sprintf("; it had %d bytes of memory of %d: perhaps it needs more", end.memory, t.Limits.Memory)
 	}
 	return w.collect(sys, a)

@@ -153,13 +153,19 @@ func (m *wazeroModule) run(sys *wasi.System, memory int64) (ending, error) {
 	return end, err
 }
 
+// stackOverflow is the one trap of wazero's that comes without its prefix.
+const stackOverflow = "stack overflow"
+
 // ended tells a trap from a stop that the system asked for and from an error of the engine. wazero's trap values are not
-// exported: they are told by the prefix that all of them have.
+// exported: they are told by the prefix that they have.
 func (m *wazeroModule) ended(err error) (ending, error) {
 	if err == nil || m.engine.sys.Stopped() != nil {
 		return ending{}, nil
 	}
 	first, _, _ := strings.Cut(err.Error(), "\n")
+	if first == stackOverflow {
+		return ending{trap: stackOverflow}, nil
+	}
 	if _, trap, found := strings.Cut(first, "wasm error: "); found {
 		return ending{trap: strings.TrimSuffix(trap, " (recovered by wazero)")}, nil
 	}

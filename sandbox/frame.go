@@ -38,6 +38,7 @@ type response struct {
 	Log        piece      `json:",omitzero"`
 	LogDropped int64      `json:",omitempty"`
 	Out        []outPiece `json:",omitempty"`
+	Scratched  bool       `json:",omitempty"` // the scratch directory was used
 	CPU        time.Duration
 	MaxMemory  int64
 }

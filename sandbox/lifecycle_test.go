@@ -207,11 +207,9 @@ func TestIdleChildThatDiedIsNotNoticed(t *testing.T) {
 		wantClass(t, run(t, p, newTask(t, noopWasm)), ClassDone)
 		for _, id := range children(os.Getpid()) {
 			pid, _ := strconv.Atoi(id)
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the child is reaped", func() bool { return gone(id) && !p.idleAlive() })
+			_ = syscall.Kill(pid, syscall.SIGKILL) // a compiling child may have ended by itself
 		}
+		eventually(t, "the child is reaped", func() bool { return !p.idleAlive() })
 	}
 }
 

@@ -224,7 +224,7 @@ func (p *Pool) prepare(ctx context.Context, program ProgramRef) error {
 		p.mu.Unlock()
 		if mine {
 			k.err = p.compileOnce(ctx, program)
-			if k.err != nil && !errors.Is(k.err, ErrProgram) {
+			if k.err != nil && !lasting(k.err) {
 				p.forget(program.ID, k)
 			}
 			close(k.done)
@@ -242,6 +242,11 @@ func (p *Pool) prepare(ctx context.Context, program ProgramRef) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// lasting reports whether compiling again would fail again: a limit of the host's may not be passed another time.
+func lasting(err error) bool {
+	return errors.Is(err, ErrProgram) && !errors.Is(err, errTimeout) && !errors.Is(err, errCrashed)
 }
 
 // forget drops what is known of a program; with k, only if that is still k.
@@ -283,9 +288,9 @@ func (p *Pool) compileOnce(ctx context.Context, program ProgramRef) error {
 	a, _, err := c.exchange(ctx, request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout)
 	switch {
 	case errors.Is(err, errTimeout):
-		return fmt.Errorf("%w: it takes more than %v to compile", ErrProgram, p.cfg.CompileTimeout)
+		return fmt.Errorf("%w: it takes more than %v to compile: %w", ErrProgram, p.cfg.CompileTimeout, err)
 	case errors.Is(err, errCrashed):
-		return fmt.Errorf("%w: the compiler ended (its limit is %d bytes of memory): %s", ErrProgram, p.cfg.ChildMemory, c.epitaph())
+		return fmt.Errorf("%w: compiling it (with at most %d bytes of memory): %w: %s", ErrProgram, p.cfg.ChildMemory, err, c.epitaph())
 	case err != nil:
 		return err
 	case a.HostError != "":

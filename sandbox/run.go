@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
 // Run runs a task, in one slot, and waits until it has ended. Whatever the program does is told by the Result; an error
@@ -129,10 +131,16 @@ func received(a response, body []byte, t Task, scratch string) (Result, error) {
 	}
 	r.Stdout = u.content(a.Stdout)
 	for _, o := range a.Out {
+		if err := wasi.ValidName(o.Name); err != nil {
+			return r, fmt.Errorf("sandbox: answer with an output whose %w", err)
+		}
 		r.Out = append(r.Out, OutFile{Name: o.Name, Content: u.content(o.piece)})
 	}
-	if u.files > 0 {
+	switch {
+	case u.files > 0:
 		r.dir = scratch
+	case a.Scratched:
+		u.err = errors.Join(u.err, os.RemoveAll(scratch))
 	}
 	return r, u.err
 }

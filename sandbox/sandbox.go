@@ -23,6 +23,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
@@ -77,8 +78,8 @@ type Task struct {
 	Deterministic bool
 	Seed          [32]byte
 
-	// Log is a host file that standard error is appended to while the task runs; it is made at the first byte. With ""
-	// the log comes with the result alone.
+	// Log is a host file that standard error is appended to while the task runs; it should be a new one, and is made at
+	// the first byte. With "" the log comes with the result alone, and is lost if the child is killed.
 	Log string
 }
 
@@ -92,8 +93,8 @@ func (t Task) Validate() error {
 	total := 0
 	for _, v := range append(append([]string{}, t.Args...), t.Env...) {
 		total += len(v) + 1
-		if strings.ContainsRune(v, 0) {
-			fail("argument or environment %.40q has a NUL", v)
+		if strings.ContainsRune(v, 0) || !utf8.ValidString(v) {
+			fail("argument or environment %.40q is not UTF-8 without NUL", v)
 		}
 	}
 	if total > MaxArgBytes {
@@ -107,11 +108,24 @@ func (t Task) Validate() error {
 			fail("file for /in: %w", err)
 		}
 	}
+	for _, path := range append([]string{t.Program.Path, t.Stdin, t.Log}, paths(t.In)...) {
+		if !utf8.ValidString(path) {
+			fail("host path %q is not UTF-8", path)
+		}
+	}
 	l := t.Limits
 	if l.Memory < WasmPage || l.Disk < 0 || l.Output < 0 || l.Log < 0 || l.Timeout <= 0 {
 		fail("limits: memory must be at least %d, timeout more than zero, the others not negative: %+v", WasmPage, l)
 	}
 	return errors.Join(errs...)
+}
+
+func paths(in []File) []string {
+	list := make([]string, len(in))
+	for i, f := range in {
+		list[i] = f.Path
+	}
+	return list
 }
 
 // Class says how a run ended.

@@ -37,7 +37,7 @@ func (s *System) plant() error {
 	s.root.links = 1
 	in := s.attach(s.root, "in", s.newNode(typeDirectory, fixed))
 	s.out = s.attach(s.root, "out", s.newNode(typeDirectory, s.outArea))
-	s.attach(s.root, "tmp", s.newNode(typeDirectory, s.tmpArea))
+	s.tmp = s.attach(s.root, "tmp", s.newNode(typeDirectory, s.tmpArea))
 	for _, f := range s.cfg.In {
 		if err := ValidName(f.Name); err != nil {
 			return fmt.Errorf("wasi: file for /in: %w", err)
@@ -246,10 +246,10 @@ func (s *System) create(p place, kind uint8) (*node, errno) {
 	return s.attach(p.dir, p.name, n), 0
 }
 
-// eachOutput calls f with the regular files under dir in byte order of their paths. A file with two names is two outputs.
-func (s *System) eachOutput(dir *node, prefix string, f func(name string, c *content) error) error {
-	var files []string
-	contents := map[string]*content{}
+// eachFile calls f with the regular files under dir in byte order of their paths. A file with two names comes twice.
+func (s *System) eachFile(dir *node, f func(name string, n *node) error) error {
+	var names []string
+	files := map[string]*node{}
 	var collect func(dir *node, prefix string)
 	collect = func(dir *node, prefix string) {
 		for name, n := range dir.names {
@@ -257,15 +257,15 @@ func (s *System) eachOutput(dir *node, prefix string, f func(name string, c *con
 			case typeDirectory:
 				collect(n, prefix+name+"/")
 			case typeRegular:
-				files = append(files, prefix+name)
-				contents[prefix+name] = n.content
+				names = append(names, prefix+name)
+				files[prefix+name] = n
 			}
 		}
 	}
-	collect(dir, prefix)
-	sort.Strings(files)
-	for _, name := range files {
-		if err := f(name, contents[name]); err != nil {
+	collect(dir, "")
+	sort.Strings(names)
+	for _, name := range names {
+		if err := f(name, files[name]); err != nil {
 			return err
 		}
 	}

@@ -94,16 +94,16 @@ type System struct {
 	clock clock
 	rng   *rand.ChaCha8
 
-	root, out *node
-	nodes     int
-	lastInode uint64
-	lastFile  int
-	held      int64
-	outArea   *area
-	tmpArea   *area
-	stdin     *content
-	stdout    *stream
-	log       *stream
+	root, out, tmp *node
+	nodes          int
+	lastInode      uint64
+	lastFile       int
+	held           int64
+	outArea        *area
+	tmpArea        *area
+	stdin          *content
+	stdout         *stream
+	log            *stream
 
 	progress uint32
 	stop     *Stop
@@ -154,7 +154,7 @@ func (s *System) hostFault(err error) errno {
 	return eIO
 }
 
-// Close releases the host files that are open. Host files with results stay.
+// Close closes the host files that are open and removes those with what the program left in /tmp. Those with results stay.
 func (s *System) Close() error {
 	var errs []error
 	for _, d := range s.fds {
@@ -163,6 +163,10 @@ func (s *System) Close() error {
 		}
 	}
 	s.fds = nil
+	errs = append(errs, s.eachFile(s.tmp, func(_ string, n *node) error {
+		s.discard(n)
+		return nil
+	}))
 	errs = append(errs, s.stdout.close(), s.log.close())
 	return errors.Join(errs...)
 }
@@ -201,16 +205,19 @@ func (s *System) Results(maxFiles, maxNames int) (Results, error) {
 	}
 	r.LogDropped = s.log.dropped
 	names := 0
-	err = s.eachOutput(s.out, "", func(name string, c *content) error {
+	err = s.eachFile(s.out, func(name string, n *node) error {
 		names += len(name)
 		if len(r.Out) >= maxFiles || names > maxNames {
 			return fmt.Errorf("%w: more than %d files or %d bytes of names in /out", ErrTooManyOutputs, maxFiles, maxNames)
 		}
-		r.Out = append(r.Out, Output{Name: name, Content: c.result()})
+		r.Out = append(r.Out, Output{Name: name, Content: n.content.result()})
 		return nil
 	})
 	return r, err
 }
+
+// Scratched reports whether there is anything in the scratch directory, or was.
+func (s *System) Scratched() bool { return s.lastFile > 0 }
 
 // ErrTooManyOutputs is returned by Results.
 var ErrTooManyOutputs = errors.New("wasi: too many output files")
