@@ -1,6 +1,7 @@
 package protocol_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -32,29 +33,14 @@ func receipt(t *testing.T, s protocol.Signer, change func(*protocol.Receipt)) pr
 
 // broken has, for each rule, a body that breaks it alone.
 func broken(t *testing.T) map[string]protocol.Body {
-	segment := func(change func(*protocol.Segment)) protocol.Body {
-		s := &protocol.Segment{StageRef: ref, Range: tasks, Epoch: 3, Holder: other.ID(), Cause: protocol.CauseGrant, Replaced: me.ID()}
-		change(s)
-		return s
+	all := map[string]protocol.Body{}
+	for _, some := range []map[string]protocol.Body{brokenOrders(), brokenSegments(), brokenDone(t), brokenOthers()} {
+		maps.Copy(all, some)
 	}
-	done := func(receipts ...protocol.SignedReceipt) protocol.Body {
-		return &protocol.Done{StageRef: ref, Life: 2, Range: tasks, Page: chunk, Receipts: receipts}
-	}
-	failed := func(change func(*protocol.Failed)) protocol.Body {
-		f := &protocol.Failed{StageRef: ref, Task: 1, Attempt: 1, Reason: protocol.ReasonTrap}
-		change(f)
-		return f
-	}
-	seal := func(change func(*protocol.Seal)) protocol.Body {
-		s := &protocol.Seal{StageRef: ref, Root: chunk, Time: 1, Keep: hash}
-		change(s)
-		return s
-	}
-	reopen := func(change func(*protocol.Reopen)) protocol.Body {
-		r := &protocol.Reopen{StageRef: ref, Range: tasks, Life: 1, Cause: protocol.ReopenLost, Keep: hash}
-		change(r)
-		return r
-	}
+	return all
+}
+
+func brokenOrders() map[string]protocol.Body {
 	return map[string]protocol.Body{
 		"control without verb":     &protocol.Control{Job: job, Sequence: 1},
 		"control of no known verb": &protocol.Control{Job: job, Sequence: 1, Verb: 6},
@@ -65,7 +51,16 @@ func broken(t *testing.T) map[string]protocol.Body {
 		"keep of another codec":    &protocol.Keep{Job: protocol.JobIDOf(protocoltest.CID(cid.GitRaw, "x"))},
 		"keep past counting":       &protocol.Keep{Job: job, Sequence: protocol.Sequence{Counter: protocol.MaxCount + 1}},
 		"unkeep of nothing":        &protocol.Unkeep{Job: job},
+	}
+}
 
+func brokenSegments() map[string]protocol.Body {
+	segment := func(change func(*protocol.Segment)) protocol.Body {
+		s := &protocol.Segment{StageRef: ref, Range: tasks, Epoch: 3, Holder: other.ID(), Cause: protocol.CauseGrant, Replaced: me.ID()}
+		change(s)
+		return s
+	}
+	return map[string]protocol.Body{
 		"segment of no tasks":          segment(func(s *protocol.Segment) { s.Range.Hi = s.Range.Lo }),
 		"segment backwards":            segment(func(s *protocol.Segment) { s.Range.Hi = s.Range.Lo - 1 }),
 		"segment past the stage":       segment(func(s *protocol.Segment) { s.Range.Hi = protocol.MaxTasks + 1 }),
@@ -91,7 +86,14 @@ func broken(t *testing.T) map[string]protocol.Body {
 		"release for another to somebody": segment(func(s *protocol.Segment) { s.Cause, s.Keep = protocol.CauseReleaseFor, hash }),
 		"adoption for another":            segment(func(s *protocol.Segment) { s.Cause, s.Replaced = protocol.CauseAdopt, "" }),
 		"adoption of a held range":        segment(func(s *protocol.Segment) { s.Cause, s.Holder = protocol.CauseAdopt, me.ID() }),
+	}
+}
 
+func brokenDone(t *testing.T) map[string]protocol.Body {
+	done := func(receipts ...protocol.SignedReceipt) protocol.Body {
+		return &protocol.Done{StageRef: ref, Life: 2, Range: tasks, Page: chunk, Receipts: receipts}
+	}
+	return map[string]protocol.Body{
 		"done without receipt":        done(),
 		"done with one receipt twice": done(receipt(t, other, nil), receipt(t, other, func(r *protocol.Receipt) { r.Keep[1] = 1 })),
 		"done with five receipts": done(receipt(t, other, nil), receipt(t, protocoltest.Signer(3), nil),
@@ -105,7 +107,26 @@ func broken(t *testing.T) map[string]protocol.Body {
 		"done over a block's end": &protocol.Done{StageRef: ref, Range: protocol.Range{Lo: 1023, Hi: 1025}, Page: chunk,
 			Receipts: []protocol.SignedReceipt{receipt(t, other, nil)}},
 		"done without page": &protocol.Done{StageRef: ref, Range: tasks, Receipts: []protocol.SignedReceipt{receipt(t, other, nil)}},
+	}
+}
 
+func brokenOthers() map[string]protocol.Body {
+	failed := func(change func(*protocol.Failed)) protocol.Body {
+		f := &protocol.Failed{StageRef: ref, Task: 1, Attempt: 1, Reason: protocol.ReasonTrap}
+		change(f)
+		return f
+	}
+	seal := func(change func(*protocol.Seal)) protocol.Body {
+		s := &protocol.Seal{StageRef: ref, Root: chunk, Time: 1, Keep: hash}
+		change(s)
+		return s
+	}
+	reopen := func(change func(*protocol.Reopen)) protocol.Body {
+		r := &protocol.Reopen{StageRef: ref, Range: tasks, Life: 1, Cause: protocol.ReopenLost, Keep: hash}
+		change(r)
+		return r
+	}
+	return map[string]protocol.Body{
 		"failed before it tried":        failed(func(f *protocol.Failed) { f.Attempt = 0 }),
 		"failed too often":              failed(func(f *protocol.Failed) { f.Attempt = protocol.MaxAttempt + 1 }),
 		"failed for no reason":          failed(func(f *protocol.Failed) { f.Reason = 0 }),

@@ -7,7 +7,7 @@ import (
 )
 
 // Seen is a Verifier that remembers signatures that were good, so that a record that
-// comes again, as most do when keepers exchange whole states, costs a hash (under 1 us)
+// comes again, as most do when keepers exchange whole states, costs a hash (about 1 us)
 // and not a verification (about 50 us). It remembers the newest limit to 2 x limit ones,
 // at about 50 bytes each.
 type Seen struct {
