@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path"
 
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
@@ -29,13 +28,13 @@ type wireLeafEntry struct {
 
 type wireOutput struct {
 	Root *cid.Cid
-	Size int64
+	Size uint64
 }
 
 type wireLeafFile struct {
 	Name string
 	Root *cid.Cid
-	Size int64
+	Size uint64
 }
 
 var (
@@ -121,14 +120,11 @@ func (p *packer) result(r *protocol.Result) (wireLeafEntry, int, error) {
 }
 
 func (p *packer) output(o protocol.Output) (wireOutput, error) {
-	if o.Size > math.MaxInt64 {
-		return wireOutput{}, fmt.Errorf("%d bytes do not fit 63 bits", o.Size)
-	}
 	if o.Root.Defined() {
 		if len(o.Inline) > 0 {
 			return wireOutput{}, errors.New("it is inline and a file of its own")
 		}
-		return wireOutput{Root: optional(o.Root), Size: int64(o.Size)}, nil
+		return wireOutput{Root: optional(o.Root), Size: o.Size}, nil
 	}
 	if o.Size != uint64(len(o.Inline)) {
 		return wireOutput{}, fmt.Errorf("it has %d bytes inline, but says %d", len(o.Inline), o.Size)
@@ -139,7 +135,7 @@ func (p *packer) output(o protocol.Output) (wireOutput, error) {
 		}
 	}
 	p.data = append(p.data, o.Inline...)
-	return wireOutput{Size: int64(o.Size)}, nil
+	return wireOutput{Size: o.Size}, nil
 }
 
 func (p *packer) flush() error {
@@ -262,38 +258,17 @@ func (w *wireLeafEntry) domain() (LeafEntry, error) {
 		}
 		entry.Files = append(entry.Files, LeafFile{Name: f.Name, LeafOutput: out})
 	}
-	return entry, checkTree(entry.Files)
-}
-
-// checkTree wants that no file stands where another needs a directory.
-func checkTree(files []LeafFile) error {
-	if len(files) < 2 {
-		return nil
-	}
-	names := make(map[string]bool, len(files))
-	for _, f := range files {
-		names[f.Name] = true
-	}
-	for _, f := range files {
-		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
-			if names[dir] {
-				return fmt.Errorf("file %q needs a directory where the file %q is", f.Name, dir)
-			}
-		}
-	}
-	return nil
+	return entry, nil
 }
 
 func (w *wireOutput) domain() (LeafOutput, error) {
 	switch {
-	case w.Size < 0:
-		return LeafOutput{}, errors.New("its size is negative")
 	case w.Root != nil:
-		return LeafOutput{Root: *w.Root, Size: uint64(w.Size)}, checkLink(*w.Root, codecRaw, codecDagPB)
+		return LeafOutput{Root: *w.Root, Size: w.Size}, checkLink(*w.Root, codecRaw, codecDagPB, codecDagCBOR)
 	case w.Size > protocol.MaxInline:
 		return LeafOutput{}, fmt.Errorf("%d bytes inline, at most %d", w.Size, protocol.MaxInline)
 	}
-	return LeafOutput{Size: uint64(w.Size)}, nil
+	return LeafOutput{Size: w.Size}, nil
 }
 
 // Place is where an inline output begins: in which pack, at which byte.

@@ -1,7 +1,6 @@
 package job
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -10,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/compute-mesh/mesh/protocol"
-	"github.com/libp2p/go-libp2p/core/crypto/pb"
 )
 
 // What a manifest may say at most. All of it must also fit MaxManifest.
@@ -57,8 +55,8 @@ func (m *Manifest) validateIdentity(f *faults) {
 	f.unless(m.Nonce != [16]byte{}, "Nonce", "fill it from crypto/rand", "is all zeros, so that equal jobs would have one ID")
 	f.unless(len(m.Name) <= MaxName, "Name", "shorten it", "has %d bytes, at most %d", len(m.Name), MaxName)
 	f.unless(validText(m.Name), "Name", "use plain text", "%q is no UTF-8 text without control characters", m.Name)
-	f.check(validPeer(m.Owner), "Owner", "use the peer ID of the owner's Ed25519 key")
-	f.check(validPeer(m.Submitter), "Submitter", "use the submitting peer's ID")
+	f.unless(protocol.ValidPeer(m.Owner), "Owner", "use the peer ID of the owner's Ed25519 key", "%q is no peer ID of an Ed25519 key", m.Owner.String())
+	f.unless(protocol.ValidPeer(m.Submitter), "Submitter", "use the submitting peer's ID", "%q is no peer ID of an Ed25519 key", m.Submitter.String())
 }
 
 func (m *Manifest) validateTimes(f *faults) {
@@ -125,25 +123,6 @@ func isWordRune(r rune) bool {
 
 func validText(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
-}
-
-// validPeer wants a peer ID that is an Ed25519 key, as all are in the mesh: the key is
-// in the ID then, and signatures can be checked without asking anybody.
-func validPeer(id protocol.PeerID) error {
-	if id == "" {
-		return errors.New("is missing")
-	}
-	if err := id.Validate(); err != nil {
-		return fmt.Errorf("is no peer ID: %w", err)
-	}
-	key, err := id.ExtractPublicKey()
-	if err != nil {
-		return fmt.Errorf("%s holds no key: %w", id, err)
-	}
-	if key.Type() != pb.KeyType_Ed25519 {
-		return fmt.Errorf("%s is no Ed25519 key", id)
-	}
-	return nil
 }
 
 func wholeMilli(t time.Time) bool {
