@@ -288,19 +288,20 @@ func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
 }
 
 // newsOf takes records. What is not valid is dropped: the exchange brings it again if
-// it only came too early. Where a record loses to another, its sender is told.
+// it only came too early. Where a segment loses to another record, its sender is told:
+// a member learns so that its range is gone, a keeper that the range is done.
 func (s *swarm) newsOf(from protocol.PeerID, n *protocol.News) {
 	for i := range n.Records {
 		rec := &n.Records[i]
 		changed, err := s.learn(rec, from)
-		if err == nil && !changed && s.keep != nil && !s.isKeeper(from) {
+		if err == nil && !changed {
 			s.correct(from, rec)
 		}
 	}
 	s.heardFrom(from)
 }
 
-// correct tells a member what stands against its record.
+// correct tells a peer what stands against the segment it sent.
 func (s *swarm) correct(p protocol.PeerID, rec *protocol.Record) {
 	b, ok := rec.Body.(*protocol.Segment)
 	if !ok {

@@ -37,6 +37,9 @@ type ledger struct {
 	stages  []*stage                           // nil: not open
 	opaque  map[protocol.Hash]*protocol.Record
 	version uint64 // grows with every change
+
+	digested uint64 // the version that hashed is of, and one; 0: none
+	hashed   protocol.Hash
 }
 
 func newLedger(j *job.Signed) *ledger {
@@ -425,6 +428,13 @@ func (l *ledger) records() []protocol.Record {
 
 // digest is the hash of the visible state.
 func (l *ledger) digest() protocol.Hash {
+	if l.digested != l.version+1 {
+		l.digested, l.hashed = l.version+1, l.hash()
+	}
+	return l.hashed
+}
+
+func (l *ledger) hash() protocol.Hash {
 	h := sha256.New()
 	for _, set := range []map[protocol.Hash]*protocol.Record{l.keeps, l.unkeeps, l.opaque} {
 		h.Write([]byte{byte(len(set)), byte(len(set) >> 8)})

@@ -116,9 +116,6 @@ func (m *Machine) step(in Input) error {
 
 // Ready gives what is owed to the world since the last call, and forgets it.
 func (m *Machine) Ready() Effects {
-	for _, s := range m.order {
-		s.flushStored()
-	}
 	m.flushNews()
 	e := m.out
 	m.out = Effects{}
@@ -261,8 +258,8 @@ func (m *Machine) peerUp(p protocol.PeerID) {
 	}
 	m.up[p] = true
 	m.sendJobs(p)
-	for _, s := range m.order {
-		s.peerUp(p)
+	for _, id := range sortedKeys(m.swarms) {
+		m.swarms[id].peerUp(p)
 	}
 }
 

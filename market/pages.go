@@ -202,6 +202,7 @@ func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
 type storeState struct {
 	pages map[string]*kept       // by page
 	tell  []cid.Cid              // stored here, and not told to the other keepers yet
+	due   time.Duration          // when they are told
 	seals map[protocol.Hash]bool // seals whose content is here or on its way
 }
 
@@ -240,12 +241,20 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 	}
 	p.here, p.due = true, never
 	s.m.out.Sync = true
+	if len(s.store.tell) == 0 {
+		s.store.due = s.m.now.Mono + s.m.cfg.Gather
+		s.wakeAt(s.store.due)
+	}
 	s.store.tell = append(s.store.tell, c)
 	s.considerSeal(ref, r)
 }
 
-// flushStored tells the other keepers what came to be stored here.
+// flushStored tells the other keepers what came to be stored here, a few at a time.
 func (s *swarm) flushStored() {
+	if s.m.now.Mono < s.store.due && s.running() {
+		s.wakeAt(s.store.due)
+		return
+	}
 	list := s.store.tell
 	s.store.tell = nil
 	if s.keep == nil || len(list) == 0 {
@@ -405,6 +414,7 @@ func (s *swarm) storeTick() {
 	if s.keep == nil {
 		return
 	}
+	s.flushStored()
 	for _, k := range sortedKeys(s.store.pages) {
 		p := s.store.pages[k]
 		if p.here || p.fetch || p.due == never {

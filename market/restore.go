@@ -54,7 +54,8 @@ func (m *Machine) Entries() []Entry {
 	return list
 }
 
-// restored takes up a job after a start.
+// restored takes up a job after a start. What a keeper has in its store it finds out by
+// asking for it: what is there comes at once.
 func (s *swarm) restored() {
 	s.keep = s.ledger.keepOf(s.m.self)
 	s.version = ^uint64(0)
@@ -62,6 +63,20 @@ func (s *swarm) restored() {
 		s.touchStage(protocol.StageIndex(i))
 	}
 	s.settleState()
+	s.settleAccepted()
+	if s.keep != nil {
+		for _, rec := range s.ledger.records() {
+			switch b := rec.Body.(type) {
+			case *protocol.Done:
+				s.doneLearned(&rec, b)
+			case *protocol.Seal:
+				s.sealLearned(&rec, b)
+			}
+		}
+		for _, p := range s.store.pages {
+			p.due = s.m.now.Mono
+		}
+	}
 	if s.ended == 0 {
 		s.listen()
 	}

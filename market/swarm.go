@@ -245,11 +245,24 @@ func (s *swarm) settleState() {
 	if state == s.state && reason == s.reason {
 		return
 	}
-	s.state, s.reason = state, reason
 	if state == protocol.JobRunning {
+		s.revive()
 		return
 	}
 	s.end(state, reason)
+}
+
+// revive takes a job up again that had ended here: its owner retries it, or what a
+// stage was computed from has lost to another seal.
+func (s *swarm) revive() {
+	s.state, s.reason = protocol.JobRunning, ""
+	s.m.changed(s.id)
+	if s.ended == 0 {
+		return
+	}
+	s.ended = 0
+	s.m.insert(s)
+	s.listen()
 }
 
 // end stops all work for the job.
@@ -362,8 +375,11 @@ func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
 func (s *swarm) peerUp(p protocol.PeerID) {
 	s.wakeAt(s.m.now.Mono)
 	if s.keep != nil && s.isKeeper(p) {
-		s.swap = s.m.now.Mono
+		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest()})
 		s.tellStored(p)
+	}
+	if !s.running() {
+		return
 	}
 	if s.isKeeper(p) {
 		s.seek.soon()

@@ -1,0 +1,251 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+func reduce(fanIn uint64) func(*job.Spec) {
+	return func(s *job.Spec) {
+		s.Array, s.FanIn = 50, fanIn
+		s.Reduce = &job.Command{Program: Program("reduce.wasm")}
+	}
+}
+
+// until runs the world until the job has ended, then lets the ledgers settle.
+func until(t *testing.T, w *World, id protocol.JobID, limit time.Duration) {
+	t.Helper()
+	if !w.Run(limit, func() bool { return w.Done(id) }) {
+		report(t, w, id)
+		t.Fatalf("not done in %v", limit)
+	}
+	took := w.Now()
+	w.Run(took+10*time.Second, nil)
+	t.Logf("took %v, %d messages of %v", took, sum(w.Messages), w.Messages)
+}
+
+func sum(m map[string]int) (n int) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func TestReduceTree(t *testing.T) {
+	for _, fanIn := range []uint64{0, 4} {
+		w := New(lan(3, 5))
+		id := submit(t, w, 0, reduce(fanIn))
+		until(t, w, id, time.Minute)
+		checkDone(t, w, id)
+	}
+}
+
+func TestNoTasks(t *testing.T) {
+	w := New(lan(3, 3))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 0 })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestManyBlocks(t *testing.T) {
+	cfg := lan(4, 5)
+	cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Millisecond }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 10_000 })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestWorkerDies(t *testing.T) {
+	for victim := 1; victim < 5; victim++ {
+		w := New(lan(uint64(victim), 5))
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+		w.After(1500*time.Millisecond, func() { w.Peers[victim].Crash(0) })
+		until(t, w, id, time.Minute)
+		checkDone(t, w, id)
+	}
+}
+
+func TestSubmitterDiesForGood(t *testing.T) {
+	for seed := range uint64(5) {
+		w := New(lan(seed, 6))
+		id := submit(t, w, 0, reduce(4))
+		accepted := w.Run(10*time.Second, func() bool { v, _ := w.Peers[0].View(id); return v.Accepted })
+		if !accepted {
+			t.Fatal("never accepted")
+		}
+		t.Logf("accepted after %v", w.Now())
+		w.Peers[0].Crash(0)
+		until(t, w, id, time.Minute)
+		checkDone(t, w, id)
+	}
+}
+
+func TestSubmitterIsStopped(t *testing.T) {
+	// As by SIGSTOP: it neither hears nor says anything, and its connections stay.
+	w := New(lan(7, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	w.After(time.Second, func() { w.Peers[0].Crash(0) })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestAllCrashAndRestart(t *testing.T) {
+	w := New(lan(8, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	w.After(2*time.Second, func() {
+		for _, p := range w.Peers {
+			p.Crash(0)
+		}
+	})
+	w.After(3*time.Second, func() {
+		for _, p := range w.Peers {
+			p.Restart()
+		}
+	})
+	w.Run(3500*time.Millisecond, nil)
+	until(t, w, id, 2*time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestLateJoiner(t *testing.T) {
+	cfg := lan(9, 5)
+	w := New(cfg)
+	w.Peers[4].Crash(0)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	w.After(time.Second, func() { w.Peers[4].Restart() })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+	v, _ := w.Peers[0].View(id)
+	if len(v.Shares) != 5 {
+		t.Errorf("the late joiner ran nothing: %v", v.Shares)
+	}
+}
+
+func TestWithoutGossip(t *testing.T) {
+	cfg := lan(10, 5)
+	cfg.NoGossip = true
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 2000 })
+	until(t, w, id, 5*time.Minute)
+	checkDone(t, w, id)
+	v, _ := w.Peers[0].View(id)
+	if len(v.Shares) != 5 {
+		t.Errorf("%d of 5 peers ran tasks", len(v.Shares))
+	}
+}
+
+func TestSubmitterWithoutSlots(t *testing.T) {
+	cfg := lan(11, 5)
+	cfg.Idle = map[int]bool{0: true}
+	w := New(cfg)
+	id := submit(t, w, 0, reduce(0))
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestLossAndDuplicates(t *testing.T) {
+	for seed := range uint64(10) {
+		cfg := lan(seed, 6)
+		cfg.Loss, cfg.Duplicate, cfg.DelayMax = 100, 50, 50*time.Millisecond
+		w := New(cfg)
+		id := submit(t, w, 0, reduce(4))
+		until(t, w, id, 5*time.Minute)
+		checkDone(t, w, id)
+	}
+}
+
+func TestPartitionHeals(t *testing.T) {
+	w := New(lan(12, 6))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 600 })
+	w.After(time.Second, func() { w.Partition(func(a, b int) bool { return (a < 3) != (b < 3) }) })
+	w.After(21*time.Second, func() { w.Partition(nil) })
+	w.Run(22*time.Second, nil)
+	until(t, w, id, 2*time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestFailingTask(t *testing.T) {
+	cfg := lan(13, 4)
+	cfg.Fail = func(_ int, _ protocol.StageIndex, i protocol.TaskIndex) bool { return i == 7 }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 40 })
+	until(t, w, id, time.Minute)
+	n := w.Started[Task{id, 0, 7}]
+	if n != 4 {
+		t.Errorf("task 7 ran %d times, want 4: 3 retries", n)
+	}
+	for _, p := range w.Peers {
+		if v, ok := p.View(id); !ok || v.State != protocol.JobFailed || v.Reason != "stage 0 task 7: exit status 3: as told" {
+			t.Errorf("peer %d: %v %d %q", p.Index, ok, v.State, v.Reason)
+		}
+	}
+}
+
+func TestFailsHereOnly(t *testing.T) {
+	cfg := lan(14, 4)
+	cfg.Fail = func(p int, _ protocol.StageIndex, _ protocol.TaskIndex) bool { return p == 2 }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+func TestKeepGoing(t *testing.T) {
+	cfg := lan(15, 4)
+	cfg.Fail = func(_ int, _ protocol.StageIndex, i protocol.TaskIndex) bool { return i == 3 }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.KeepGoing, s.Retries = 40, true, 1 })
+	until(t, w, id, time.Minute)
+	v, _ := w.Peers[0].View(id)
+	if v.State != protocol.JobFailed || v.Stages[0].Done != 39 {
+		t.Errorf("state %d, %d done", v.State, v.Stages[0].Done)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	w := New(lan(16, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 1000 })
+	w.Run(time.Second, nil)
+	w.Peers[2].Cancel(id)
+	w.Run(2*time.Second, nil)
+	for _, p := range w.Peers {
+		if len(p.runs) > 0 {
+			t.Errorf("peer %d still runs %d tasks", p.Index, len(p.runs))
+		}
+		if v, _ := p.View(id); v.State != protocol.JobCancelled {
+			t.Errorf("peer %d: state %d", p.Index, v.State)
+		}
+	}
+}
+
+func TestUnequalSpeeds(t *testing.T) {
+	cfg := lan(17, 8)
+	cfg.Speed = func(i int) int { return []int{300, 500, 1000, 1000, 1500, 2000, 700, 1200}[i] }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 800 })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+	took := w.Now() - 10*time.Second
+	ideal := 800 * 100 * time.Millisecond * 1000 / 8200
+	t.Logf("ideal %v, took %v: %.2f", ideal, took, float64(ideal)/float64(took))
+}
+
+func TestOneSeedOneTrace(t *testing.T) {
+	run := func() protocol.Hash {
+		cfg := lan(99, 6)
+		cfg.Loss, cfg.Duplicate, cfg.DelayMax = 50, 50, 30*time.Millisecond
+		w := New(cfg)
+		id := submit(t, w, 0, reduce(4))
+		w.After(900*time.Millisecond, func() { w.Peers[1].Crash(1) })
+		w.After(4*time.Second, func() { w.Peers[1].Restart() })
+		w.Run(time.Minute, func() bool { return w.Done(id) })
+		return w.Trace()
+	}
+	if a, b := run(), run(); a != b {
+		t.Errorf("two runs of one seed: %v and %v", a, b)
+	}
+}
