@@ -123,22 +123,22 @@ func (f *fetch) wait(w *worker) *item {
 	timer := time.NewTimer(f.x.cfg.Overtake)
 	defer timer.Stop()
 	for {
+		if it := f.tryPick(w); it != nil {
+			return it
+		}
 		f.mu.Lock()
 		if f.fatal != nil || f.open == 0 || w.retired {
 			f.mu.Unlock()
 			return nil
 		}
-		if it := f.pick(w); it != nil {
-			w.waiting = false
+		if w.cursor < len(f.order) { // something came in between
 			f.mu.Unlock()
-			return it
+			continue
 		}
-		if !w.waiting || w.seen != f.version {
-			w.waiting, w.seen = true, f.version
-			select {
-			case f.poke <- struct{}{}:
-			default:
-			}
+		w.waiting, w.seen = true, f.version
+		select {
+		case f.poke <- struct{}{}:
+		default:
 		}
 		changed := f.changed
 		f.mu.Unlock()
@@ -152,14 +152,47 @@ func (f *fetch) wait(w *worker) *item {
 	}
 }
 
-// tryPick is pick for a worker that has other work before it.
+// tryPick is pick, passing over what another fetch has brought since it was last looked for.
 func (f *fetch) tryPick(w *worker) *item {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.fatal != nil || w.retired {
-		return nil
+	for {
+		f.mu.Lock()
+		var it *item
+		if f.fatal == nil && !w.retired && f.ctx.Err() == nil {
+			it = f.pick(w)
+		}
+		if it != nil {
+			w.waiting = false
+		}
+		f.mu.Unlock()
+		if it == nil || !f.already(w, it) {
+			return it
+		}
 	}
-	return f.pick(w)
+}
+
+// already ends an item that is in the store after all.
+func (f *fetch) already(w *worker, it *item) bool {
+	if _, verified, ok := f.x.store.index.look(it.key); !ok || !verified {
+		return false
+	}
+	here, below, err := f.local(it)
+	if err != nil {
+		f.fail(err)
+	}
+	if err != nil || !here {
+		return false
+	}
+	f.mu.Lock()
+	w.drop(it)
+	mine := it.state == itemFlying
+	if mine {
+		it.state = itemNew
+	}
+	f.mu.Unlock()
+	if mine {
+		f.arrived(it, below)
+	}
+	return true
 }
 
 // done records that w has brought an item and it is in the store; false means that it was here already.

@@ -20,8 +20,11 @@ type ExchangeConfig struct {
 	// and must not block.
 	Allow func(peer.ID) bool
 	// Streams and StreamsPerPeer limit the streams that are served at a time, each of which has a buffer of 128 KiB.
-	// Defaults 128 (16 MiB of buffers) and 8, ranges 1..4096 and 1..Streams. Beyond them the answer is "busy".
+	// Defaults 256 (32 MiB of buffers) and 32, ranges 1..4096 and 1..Streams. Beyond them the answer is "busy".
 	Streams, StreamsPerPeer int
+	// StreamsTo is how many streams to one holder are used at a time, of all fetches together; more fetches take turns.
+	// Default 16, half of what a holder serves: a restart must not find the places of the last run taken. Range 1..1024.
+	StreamsTo int
 	// ServeIdle ends a served stream without requests, or whose asker takes nothing. Default 60 s, at least 1 s.
 	ServeIdle time.Duration
 	// Window is how many bytes of chunks may be on their way from a stream to the disk, of all fetches together.
@@ -67,8 +70,9 @@ func (c ExchangeConfig) withDefaults() ExchangeConfig {
 			*p = v
 		}
 	}
-	setInt(&c.Streams, 128)
-	setInt(&c.StreamsPerPeer, min(8, c.Streams))
+	setInt(&c.Streams, 256)
+	setInt(&c.StreamsPerPeer, min(32, c.Streams))
+	setInt(&c.StreamsTo, 16)
 	setInt(&c.Pipeline, 16)
 	setInt(&c.Holders, 8)
 	setInt(&c.MaxChunks, 1<<18)
@@ -104,6 +108,7 @@ func (c ExchangeConfig) Validate() error {
 	}
 	check(c.Streams >= 1 && c.Streams <= 4096, "Streams is %d, outside 1..4096", c.Streams)
 	check(c.StreamsPerPeer >= 1 && c.StreamsPerPeer <= c.Streams, "StreamsPerPeer is %d, outside 1..Streams", c.StreamsPerPeer)
+	check(c.StreamsTo >= 1 && c.StreamsTo <= 1024, "StreamsTo is %d, outside 1..1024", c.StreamsTo)
 	check(c.ServeIdle >= time.Second, "ServeIdle is %v, less than 1s", c.ServeIdle)
 	check(c.Window >= MaxChunk, "Window is %d bytes, less than one chunk", c.Window)
 	check(c.Pipeline >= 1 && c.Pipeline <= 1024, "Pipeline is %d, outside 1..1024", c.Pipeline)
@@ -138,6 +143,8 @@ type Exchange struct {
 	serving map[peer.ID]int             // their number by peer
 	idle    map[peer.ID]*holderStream   // kept for the next fetch
 	claims  map[key]*claim              // chunks being asked for
+	using   map[peer.ID]int             // streams to holders in use
+	left    chan struct{}               // closed and replaced when one is no longer
 }
 
 // NewExchange starts to serve the store's chunks on the host. The host is the caller's, and is closed after the exchange.
@@ -153,6 +160,8 @@ func NewExchange(h host.Host, s *Store, cfg ExchangeConfig) (*Exchange, error) {
 		serving: map[peer.ID]int{},
 		idle:    map[peer.ID]*holderStream{},
 		claims:  map[key]*claim{},
+		using:   map[peer.ID]int{},
+		left:    make(chan struct{}),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	if !cfg.NoBitswap {

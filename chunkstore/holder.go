@@ -104,6 +104,35 @@ func (x *Exchange) stream(ctx context.Context, p peer.ID) (*holderStream, error)
 	return h, nil
 }
 
+// enter waits until a stream to the peer may be used: there are at most StreamsTo. Whoever has one has chunks on their way.
+func (x *Exchange) enter(ctx context.Context, p peer.ID) error {
+	for {
+		x.mu.Lock()
+		if x.using[p] < x.cfg.StreamsTo {
+			x.using[p]++
+			x.mu.Unlock()
+			return nil
+		}
+		left := x.left
+		x.mu.Unlock()
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (x *Exchange) exit(p peer.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.using[p]--; x.using[p] == 0 {
+		delete(x.using, p)
+	}
+	close(x.left)
+	x.left = make(chan struct{})
+}
+
 // maxIdleStreams bounds the kept streams: one each to the holders that a peer fetches from in turn.
 const maxIdleStreams = 128
 
@@ -165,15 +194,28 @@ func (f *fetch) drop(w *worker, err error) {
 	}
 }
 
-// work opens a stream and keeps it busy. A kept stream may have died unseen: its failure before the first answer is no
-// fault of the holder, which is asked again on a new one.
+// work takes items until there is nothing left to wait for.
 func (w *worker) work() error {
-	f := w.f
-	first := f.wait(w)
-	if first == nil {
-		return nil
+	for {
+		it := w.f.wait(w)
+		if it == nil {
+			return nil
+		}
+		w.asked = append(w.asked, it)
+		if err := w.turn(); err != nil {
+			return err
+		}
 	}
-	w.asked = append(w.asked, first)
+}
+
+// turn opens a stream and keeps it busy as long as there is something to ask for. A kept stream may have died unseen: its
+// failure before the first answer is no fault of the holder, which is asked again on a new one.
+func (w *worker) turn() error {
+	f := w.f
+	if err := f.x.enter(f.ctx, w.peer); err != nil {
+		return err
+	}
+	defer f.x.exit(w.peer)
 	for busy := 0; ; {
 		h, err := f.x.stream(f.ctx, w.peer)
 		if err != nil {
@@ -181,37 +223,30 @@ func (w *worker) work() error {
 		}
 		stop := context.AfterFunc(f.ctx, func() { h.Reset() })
 		answers, err := w.talk(h)
-		whole := stop()
-		switch {
-		case err == nil && whole && len(w.asked) == 0:
+		if whole := stop(); err == nil && whole {
 			f.x.keep(h)
 			return nil
-		case err == nil:
-			h.discard()
-			return nil
-		case h.used && answers == 0 && f.ctx.Err() == nil:
-			h.discard()
-			continue
-		case errors.Is(err, errBusy) && busy < busyTries && f.ctx.Err() == nil:
-			h.discard()
-			w.pause(busy)
-			busy++
-			continue
 		}
 		h.discard()
-		return err
+		switch {
+		case err == nil || f.ctx.Err() != nil:
+			return err
+		case h.used && answers == 0:
+		case errors.Is(err, errBusy) && busy < busyTries:
+			w.pause(busy)
+			busy++
+		default:
+			return err
+		}
 	}
 }
 
-// talk asks and reads until the fetch has nothing more for this holder.
+// talk asks and reads until nothing is asked for and nothing is to ask.
 func (w *worker) talk(h *holderStream) (answers int, err error) {
 	f := w.f
-	if err := w.send(h, w.asked); err != nil {
-		return 0, err
-	}
-	for depth := 2; ; {
-		// The pipeline deepens with every answer: a slow holder does not take much at the start.
-		known := len(w.asked)
+	sent := 0 // of asked
+	// The pipeline deepens with every answer: a slow holder does not take much at the start.
+	for depth := 2; ; depth = min(depth+1, f.x.cfg.Pipeline) {
 		for len(w.asked) < depth {
 			it := f.tryPick(w)
 			if it == nil {
@@ -220,21 +255,17 @@ func (w *worker) talk(h *holderStream) (answers int, err error) {
 			w.asked = append(w.asked, it)
 		}
 		if len(w.asked) == 0 {
-			it := f.wait(w)
-			if it == nil {
-				return answers, nil
-			}
-			w.asked = append(w.asked, it)
+			return answers, nil
 		}
-		if err := w.send(h, w.asked[known:]); err != nil {
+		if err := w.send(h, w.asked[sent:]); err != nil {
 			return answers, err
 		}
 		if err := w.receive(h, w.asked[0]); err != nil {
 			return answers, err
 		}
 		w.asked = slices.Delete(w.asked, 0, 1)
+		sent = len(w.asked)
 		answers++
-		depth = min(depth+1, f.x.cfg.Pipeline)
 	}
 }
 
