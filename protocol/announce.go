@@ -27,7 +27,7 @@ func SignAnnouncement(s Signer, a Announcement) (Announcement, error) {
 	if err != nil {
 		return Announcement{}, err
 	}
-	raw, err := SignEnvelope(s, domainAnnouncement, []byte{typeLetter, codeAnnouncement}, payload)
+	raw, _, err := signEnvelope(s, domainAnnouncement, []byte{typeLetter, codeAnnouncement}, payload)
 	if err != nil {
 		return Announcement{}, err
 	}
@@ -50,13 +50,13 @@ func (c Codec) OpenAnnouncement(raw []byte) (Announcement, error) {
 		return Announcement{}, err
 	}
 	var m pb.Announcement
-	if err := unmarshal("announcement", e.Payload, &m); err != nil {
+	if err := unmarshal("announcement", e.payload, &m); err != nil {
 		return Announcement{}, err
 	}
 	if len(m.Keepers) > MaxAnnouncedKeepers {
 		return Announcement{}, fault("announcement", "too many keepers", ErrSize)
 	}
-	a := Announcement{Raw: raw, Signer: e.Signer, Job: JobID(m.Job), Owner: PeerID(m.Owner), Memory: m.Memory,
+	a := Announcement{Raw: raw, Signer: e.signer, Job: JobID(m.Job), Owner: PeerID(m.Owner), Memory: m.Memory,
 		Tasks: m.Tasks, Priority: m.Priority, Time: m.Time, Expires: m.Expires}
 	for _, k := range m.Keepers {
 		keeper, err := keeperFromWire(k)

@@ -65,7 +65,7 @@ func (c Codec) verifier() Verifier {
 	return c.Verifier
 }
 
-// An Ed25519 peer ID is a CIDv0-like identity multihash of the protobuf of the key
+// An Ed25519 peer ID is an identity multihash of the protobuf of the key
 // (libp2p specification "Peer Ids and Keys"); the same 36 bytes stand in an envelope.
 const (
 	keyPrefix     = "\x08\x01\x12\x20" // type Ed25519, 32 bytes of data
@@ -84,24 +84,18 @@ func PeerOf(publicKey [ed25519.PublicKeySize]byte) PeerID {
 	return PeerID(peerPrefix + string(publicKey[:]))
 }
 
-// Envelope is a signed envelope as libp2p's RFC 0002 has it, opened. Its slices are
+// envelope is a signed envelope as libp2p's RFC 0002 has it, opened. Its slices are
 // parts of what was opened.
-type Envelope struct {
-	Signer  PeerID
-	Type    []byte // what the payload is
-	Payload []byte
-	Hash    Hash // of what was signed and who signed; the same however it is encoded
-
+type envelope struct {
+	signer    PeerID
+	kind      []byte // the payload type
+	payload   []byte
 	signature []byte
+	hash      Hash // of what was signed and who signed it; verify fills it in
 }
 
-// SignEnvelope signs the payload for the domain: a signature for one domain is worth
-// nothing in another. It returns the encoded envelope.
-func SignEnvelope(s Signer, domain string, payloadType, payload []byte) ([]byte, error) {
-	raw, _, err := signEnvelope(s, domain, payloadType, payload)
-	return raw, err
-}
-
+// signEnvelope signs the payload for the domain: a signature for one domain is worth
+// nothing in another. It returns the encoded envelope and its hash.
 func signEnvelope(s Signer, domain string, payloadType, payload []byte) ([]byte, Hash, error) {
 	id := s.ID()
 	if !ValidPeer(id) {
@@ -124,23 +118,13 @@ func signEnvelope(s Signer, domain string, payloadType, payload []byte) ([]byte,
 	return raw, sha256.Sum256(message), nil
 }
 
-// OpenEnvelope checks that raw is an envelope of at most limit bytes, signed for the
-// domain.
-func (c Codec) OpenEnvelope(raw []byte, domain string, limit int) (Envelope, error) {
-	e, err := parseEnvelope(raw, limit)
-	if err != nil {
-		return Envelope{}, err
-	}
-	return e, c.verify(&e, domain)
-}
-
 // verify checks the signature and fills in the hash.
-func (c Codec) verify(e *Envelope, domain string) error {
-	message := signedBytes(domain, e.Type, e.Payload, e.Signer)
-	if !c.verifier().Verify(e.Signer, message[:len(message)-len(e.Signer)], e.signature) {
-		return fault("envelope", "by "+e.Signer.String()+" for "+domain, ErrSignature)
+func (c Codec) verify(e *envelope, domain string) error {
+	message := signedBytes(domain, e.kind, e.payload, e.signer)
+	if !c.verifier().Verify(e.signer, message[:len(message)-len(e.signer)], e.signature) {
+		return fault("envelope", "by "+e.signer.String()+" for "+domain, ErrSignature)
 	}
-	e.Hash = sha256.Sum256(message)
+	e.hash = sha256.Sum256(message)
 	return nil
 }
 
@@ -174,24 +158,24 @@ func appendField(b []byte, tag byte, field []byte) []byte {
 // parseEnvelope splits an envelope. It takes the one canonical encoding (the four
 // fields in order, shortest lengths, nothing else), so that nobody can blow up or vary
 // what another has signed.
-func parseEnvelope(raw []byte, limit int) (Envelope, error) {
+func parseEnvelope(raw []byte, limit int) (envelope, error) {
 	if len(raw) > limit {
-		return Envelope{}, fault("envelope", fmt.Sprintf("%d bytes, at most %d", len(raw), limit), ErrSize)
+		return envelope{}, fault("envelope", fmt.Sprintf("%d bytes, at most %d", len(raw), limit), ErrSize)
 	}
-	var e Envelope
+	var e envelope
 	key, rest, ok := cutField(raw, tagPublicKey)
 	if !ok || len(key) != publicKeySize || string(key[:len(keyPrefix)]) != keyPrefix {
-		return Envelope{}, fault("envelope", "no Ed25519 key", ErrEncoding)
+		return envelope{}, fault("envelope", "no Ed25519 key", ErrEncoding)
 	}
-	e.Signer = PeerID(peerPrefix + string(key[len(keyPrefix):]))
-	if e.Type, rest, ok = cutField(rest, tagType); !ok || len(e.Type) == 0 {
-		return Envelope{}, fault("envelope", "no payload type", ErrEncoding)
+	e.signer = PeerID(peerPrefix + string(key[len(keyPrefix):]))
+	if e.kind, rest, ok = cutField(rest, tagType); !ok || len(e.kind) == 0 {
+		return envelope{}, fault("envelope", "no payload type", ErrEncoding)
 	}
-	if e.Payload, rest, ok = cutField(rest, tagPayload); !ok {
-		return Envelope{}, fault("envelope", "no payload", ErrEncoding)
+	if e.payload, rest, ok = cutField(rest, tagPayload); !ok {
+		return envelope{}, fault("envelope", "no payload", ErrEncoding)
 	}
 	if e.signature, rest, ok = cutField(rest, tagSignature); !ok || len(e.signature) != ed25519.SignatureSize || len(rest) != 0 {
-		return Envelope{}, fault("envelope", "no signature of 64 bytes at its end", ErrEncoding)
+		return envelope{}, fault("envelope", "no signature of 64 bytes at its end", ErrEncoding)
 	}
 	return e, nil
 }

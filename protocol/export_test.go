@@ -48,3 +48,9 @@ func EncodePageUnchecked(p Page) []byte {
 	}
 	return b
 }
+
+// SignEnvelope signs whatever it is given.
+func SignEnvelope(s Signer, domain string, payloadType, payload []byte) ([]byte, error) {
+	raw, _, err := signEnvelope(s, domain, payloadType, payload)
+	return raw, err
+}

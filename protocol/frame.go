@@ -58,8 +58,10 @@ func (r *Reader) ReadFrame() ([]byte, error) {
 		return nil, err
 	}
 	if n <= frameBuffer {
-		b := r.small[:n]
-		return b, r.fill(b)
+		if err := r.fill(r.small[:n]); err != nil {
+			return nil, err
+		}
+		return r.small[:n], nil
 	}
 	for have := 0; have < n; {
 		r.grow(have, min(n, max(2*have, frameStep)))

@@ -55,18 +55,18 @@ func (c Codec) OpenRecord(raw []byte) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	if len(e.Type) != 2 || e.Type[0] != typeLetter || e.Type[1] == 0 || Kind(e.Type[1]) > MaxKind {
+	if len(e.kind) != 2 || e.kind[0] != typeLetter || e.kind[1] == 0 || Kind(e.kind[1]) > MaxKind {
 		return Record{}, fault("record", "its payload type is no kind of record", ErrEncoding)
 	}
-	kind := Kind(e.Type[1])
+	kind := Kind(e.kind[1])
 	if err := c.verify(&e, domainRecord(kind)); err != nil {
 		return Record{}, err
 	}
-	body, err := c.decodeBody(kind, e.Payload, e.Signer)
+	body, err := c.decodeBody(kind, e.payload, e.signer)
 	if err != nil {
 		return Record{}, err
 	}
-	return Record{Raw: raw, Hash: e.Hash, Signer: e.Signer, Body: body}, nil
+	return Record{Raw: raw, Hash: e.hash, Signer: e.signer, Body: body}, nil
 }
 
 // SignReceipt makes a keeper's receipt. It refuses what OpenReceipt would refuse.
@@ -78,7 +78,7 @@ func SignReceipt(s Signer, r Receipt) (SignedReceipt, error) {
 	if err != nil {
 		return SignedReceipt{}, err
 	}
-	raw, err := SignEnvelope(s, domainReceipt, []byte{typeLetter, codeReceipt}, payload)
+	raw, _, err := signEnvelope(s, domainReceipt, []byte{typeLetter, codeReceipt}, payload)
 	if err != nil {
 		return SignedReceipt{}, err
 	}
@@ -97,24 +97,24 @@ func (c Codec) OpenReceipt(raw []byte) (SignedReceipt, error) {
 	if err != nil {
 		return SignedReceipt{}, err
 	}
-	r, err := decodeReceipt(e.Payload)
+	r, err := decodeReceipt(e.payload)
 	if err != nil {
 		return SignedReceipt{}, err
 	}
-	if err := r.validate(e.Signer); err != nil {
+	if err := r.validate(e.signer); err != nil {
 		return SignedReceipt{}, err
 	}
-	return SignedReceipt{Raw: raw, Signer: e.Signer, Receipt: r}, nil
+	return SignedReceipt{Raw: raw, Signer: e.signer, Receipt: r}, nil
 }
 
 // openTyped opens an envelope whose payload type must have the code.
-func (c Codec) openTyped(raw []byte, subject, domain string, code byte, limit int) (Envelope, error) {
+func (c Codec) openTyped(raw []byte, subject, domain string, code byte, limit int) (envelope, error) {
 	e, err := parseEnvelope(raw, limit)
 	if err != nil {
-		return Envelope{}, err
+		return envelope{}, err
 	}
-	if len(e.Type) != 2 || e.Type[0] != typeLetter || e.Type[1] != code {
-		return Envelope{}, fault(subject, "the envelope is of another type", ErrEncoding)
+	if len(e.kind) != 2 || e.kind[0] != typeLetter || e.kind[1] != code {
+		return envelope{}, fault(subject, "the envelope is of another type", ErrEncoding)
 	}
 	return e, c.verify(&e, domain)
 }
