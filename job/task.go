@@ -3,6 +3,7 @@ package job
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -16,6 +17,10 @@ import (
 // MaxTaskArgs bounds the bytes of a task's arguments after replacement: two lines of
 // MaxLine beside all that a stage's own arguments may have.
 const MaxTaskArgs = MaxArgBytes + 2*MaxLine
+
+// ErrPlan: the manifest and the entry give no task. It is so on every peer and at every
+// attempt, so that trying again elsewhere is of no use.
+var ErrPlan = errors.New("no such task can be run")
 
 // envPrefix begins the names of variables that only the mesh sets.
 const envPrefix = "MESH_"
@@ -48,19 +53,19 @@ type Task struct {
 //   - SourceIndex: entry number index of the input index
 //   - SourceOutputs: Root is the root of the source stage's top seal, the rest is zero
 //
-// It fails where there is no such task, where the entry is not of that kind, or where
-// an argument names what the entry has not (a field that its line lacks). A submitter
-// plans every task of a first stage before it signs, so that none fails later.
+// It fails with ErrPlan where there is no such task, where the entry is not of that kind,
+// or where an argument names what the entry has not (a field that its line lacks). A
+// submitter asks CheckInput before it signs, so that no task fails so later.
 func (m *Manifest) Task(stage protocol.StageIndex, index protocol.TaskIndex, entry Entry) (Task, error) {
 	if int(stage) >= len(m.Stages) || uint64(index) >= m.Stages[stage].Tasks {
-		return Task{}, fmt.Errorf("job: task %d of stage %d: the job has no such task", index, stage)
+		return Task{}, fmt.Errorf("job: task %d of stage %d: the job has none: %w", index, stage, ErrPlan)
 	}
 	s := &m.Stages[stage]
 	var t Task
 	switch s.Source.Kind {
 	case SourceArray:
 		if entry != (Entry{}) {
-			return Task{}, fmt.Errorf("job: task %d of stage %q: it takes no input, but has an entry", index, s.Name)
+			return Task{}, fmt.Errorf("job: task %d of stage %q: it takes no input, but has an entry: %w", index, s.Name, ErrPlan)
 		}
 	case SourceIndex:
 		if entry.Root.Defined() {
@@ -68,14 +73,14 @@ func (m *Manifest) Task(stage protocol.StageIndex, index protocol.TaskIndex, ent
 		}
 	case SourceOutputs:
 		if !entry.Root.Defined() {
-			return Task{}, fmt.Errorf("job: task %d of stage %q: the root of its source's top seal is missing", index, s.Name)
+			return Task{}, fmt.Errorf("job: task %d of stage %q: the root of its source's top seal is missing: %w", index, s.Name, ErrPlan)
 		}
 		t.InputName = m.inputName("")
 		t.Reads = m.reads(s, index)
 	}
 	var err error
 	if t.Args, err = s.args(index, entry, t.InputName); err != nil {
-		return Task{}, fmt.Errorf("job: task %d of stage %q: %w", index, s.Name, err)
+		return Task{}, fmt.Errorf("job: task %d of stage %q: %w: %w", index, s.Name, ErrPlan, err)
 	}
 	t.Env = slices.Sorted(slices.Values(append([]string{
 		envPrefix + "STAGE=" + s.Name,
@@ -84,6 +89,35 @@ func (m *Manifest) Task(stage protocol.StageIndex, index protocol.TaskIndex, ent
 	}, s.Env...)))
 	t.Seed = m.seed(s, &t, index, entry)
 	return t, nil
+}
+
+// CheckInput tells whether the index is the one that the manifest names, and whether
+// every task of the first stage can be planned from it. It names up to 8 that can't.
+func (m *Manifest) CheckInput(x *Index) error {
+	if len(m.Stages) == 0 || m.Stages[0].Source.Kind != SourceIndex {
+		return fmt.Errorf("job: input: the first stage takes none: %w", ErrPlan)
+	}
+	s := &m.Stages[0]
+	if want := (Input{Root: s.Source.Index, Count: s.Tasks, Bytes: s.Source.Bytes}); x.Input() != want {
+		return fmt.Errorf("job: input: the index is of %+v, the manifest of %+v: %w", x.Input(), want, ErrPlan)
+	}
+	// Arguments without braces fit every entry: MaxTaskArgs has room for a line.
+	if !slices.ContainsFunc(s.Args, func(arg string) bool { return strings.Contains(arg, "{") }) {
+		return nil
+	}
+	const most = 8
+	var errs []error
+	index := protocol.TaskIndex(0)
+	for entry, err := range x.All(protocol.Range{Hi: protocol.TaskIndex(s.Tasks)}) {
+		if err != nil {
+			return err
+		}
+		if _, err := m.Task(0, index, entry); err != nil && len(errs) < most {
+			errs = append(errs, err)
+		}
+		index++
+	}
+	return errors.Join(errs...)
 }
 
 // reads is the outputs that a reducer joins: fanIn consecutive ones, or all.

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func TestTaskArguments(t *testing.T) {
 		m := build(t, s)
 		task, err := m.Task(0, 7, c.entry)
 		if part, fails := strings.CutPrefix(c.want, "error: "); fails {
-			if err == nil || !strings.Contains(err.Error(), part) || !strings.Contains(err.Error(), "task 7") {
+			if err == nil || !strings.Contains(err.Error(), part) || !strings.Contains(err.Error(), "task 7") || !errors.Is(err, ErrPlan) {
 				t.Errorf("%s: error %v, want %q", c.name, err, part)
 			}
 			continue
@@ -82,7 +83,7 @@ func TestNoSuchTask(t *testing.T) {
 		stage protocol.StageIndex
 		task  protocol.TaskIndex
 	}{{0, 24}, {1, 0}, {1 << 31, 0}, {0, 1 << 63}} {
-		if _, err := m.Task(at.stage, at.task, Entry{}); err == nil {
+		if _, err := m.Task(at.stage, at.task, Entry{}); !errors.Is(err, ErrPlan) {
 			t.Errorf("task %d of stage %d is there", at.task, at.stage)
 		}
 	}
@@ -219,6 +220,47 @@ func TestInputKey(t *testing.T) {
 	} {
 		if !key.IsZero() {
 			t.Errorf("%s: there is a key", name)
+		}
+	}
+}
+
+func TestCheckInput(t *testing.T) {
+	s := newStore()
+	lines := []string{"a b", "c", "d e", "f"}
+	in := writeIndex(t, s.put, len(lines), func(i int) Entry { return Entry{Line: lines[i]} })
+	x := openIndex(t, in.Root, s.get)
+	spec := fullSpec(t)
+	spec.Input = in
+	for args, want := range map[string][]string{
+		"-q":      nil,
+		"{1}":     nil,
+		"{index}": nil,
+		"{2}":     {"task 1 ", "task 3 "},
+		"{input}": {"task 0 ", "task 1 ", "task 2 ", "task 3 "},
+	} {
+		spec.Map.Args = []string{args}
+		m := build(t, spec)
+		err := m.CheckInput(x)
+		if (err == nil) != (want == nil) {
+			t.Errorf("%s: %v", args, err)
+		}
+		for _, task := range want {
+			if !errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), task) {
+				t.Errorf("%s: %v; want %q", args, err, task)
+			}
+		}
+	}
+	for name, change := range map[string]func(*Spec){
+		"another count": func(s *Spec) { s.Input.Count++ },
+		"other bytes":   func(s *Spec) { s.Input.Bytes++ },
+		"no input":      func(s *Spec) { s.Input, s.Array = Input{}, 4 },
+	} {
+		other := spec
+		other.Map.Args = nil
+		change(&other)
+		m := build(t, other)
+		if err := m.CheckInput(x); !errors.Is(err, ErrPlan) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
