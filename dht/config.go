@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -21,7 +22,7 @@ const MaxBootstrap = 64
 
 var meshName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
-// Config says how a peer joins a mesh. Start from DefaultConfig; Key must be given.
+// Config says how a peer joins a mesh. Start from DefaultConfig, without which it is not valid; Key must be given.
 type Config struct {
 	// Mesh is the mesh's name, [a-z0-9-]{1,32}. It is part of every protocol ID, of the gossip topic and of the
 	// service name on the LAN, so that peers of two meshes share no protocol. Default "default".
@@ -43,8 +44,9 @@ type Config struct {
 	// TargetDegree is the number of connected peers below which new ones are looked for: every peer knows every
 	// other in a mesh of up to TargetDegree+1. Range 1..ConnLow, default 64.
 	TargetDegree int
-	// ConnLow, ConnHigh: above ConnHigh connections the least useful are closed until ConnLow are left.
-	// Range 1 <= ConnLow < ConnHigh <= 4096; default 160, 192. All other resource limits follow from ConnHigh.
+	// ConnLow, ConnHigh: above ConnHigh connections the least useful are closed until ConnLow are left. Range
+	// 52 <= ConnLow < ConnHigh <= 4096: the Kademlia table protects two buckets of 20 peers, gossip up to 12, and where
+	// all connections are protected no newcomer gets in. Default 160, 192. All other resource limits follow from ConnHigh.
 	ConnLow, ConnHigh int
 	// Guests are protocols outside the mesh (an IPFS node's bitswap, say) whose speakers may stay connected. They
 	// are not peers: no OnPeer, not in Peers. Default none: who does not speak this mesh's protocol is disconnected.
@@ -68,9 +70,14 @@ type Config struct {
 	// Log gets what a person who runs the peer may want to know. Default: nothing is logged.
 	Log *slog.Logger
 
-	// hostOptions are added last to the libp2p host: simulated networks in tests.
+	// For tests: hostOptions are added last to the libp2p host (simulated networks); bucketSize is the Kademlia
+	// table's (small meshes that are like large ones).
 	hostOptions []libp2p.Option
+	bucketSize  int
 }
+
+// protectedConns is how many connections the Kademlia table and gossip keep from being closed as surplus.
+func (c Config) protectedConns() int { return 2*c.bucketSize + pubsub.GossipSubDhi }
 
 // DefaultConfig returns the configuration of a peer on the open network, without a key, which the caller must set,
 // and with Gossip on, which needs a Judge.
@@ -91,6 +98,7 @@ func DefaultConfig() Config {
 		Gossip:       true,
 		Agent:        "meshd",
 		Log:          slog.New(slog.DiscardHandler),
+		bucketSize:   20, // Kademlia's k: that all of a bucket's peers fail within an hour is unlikely
 	}
 }
 
@@ -120,8 +128,11 @@ func (c Config) Validate() error {
 			fault("bootstrap peer %q: want an Ed25519 peer ID and an address", b.ID)
 		}
 	}
-	if c.ConnLow < 1 || c.ConnHigh <= c.ConnLow || c.ConnHigh > 4096 {
-		fault("connections %d to %d: want 1 <= low < high <= 4096", c.ConnLow, c.ConnHigh)
+	if least := c.protectedConns(); c.ConnLow < least || c.ConnHigh <= c.ConnLow || c.ConnHigh > 4096 {
+		fault("connections %d to %d: want %d <= low < high <= 4096", c.ConnLow, c.ConnHigh, least)
+	}
+	if c.bucketSize < 1 {
+		fault("not made from DefaultConfig")
 	}
 	if c.TargetDegree < 1 || c.TargetDegree > c.ConnLow {
 		fault("target degree %d: want 1 to %d, the low connection limit", c.TargetDegree, c.ConnLow)

@@ -113,6 +113,7 @@ func newTable(h host.Host, cfg Config) (*kad.IpfsDHT, error) {
 		kad.Mode(kad.ModeServer),
 		kad.BootstrapPeers(),
 		kad.DisableValues(),
+		kad.BucketSize(cfg.bucketSize),
 		kad.RoutingTableRefreshPeriod(tableRefresh),
 		kad.AddressFilter(func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return dialable(addrs, local) }),
 		kad.ProviderDatastore(newProviderStore(maxProviderRecords)),

@@ -307,6 +307,30 @@ func TestPeerOfAnotherMeshIsRefusedWithAClearErrorAtBothEnds(t *testing.T) {
 	}
 }
 
+func TestPeerThatComesBackUnderAnotherMeshNameIsAPeerNoMore(t *testing.T) {
+	h := new(heard)
+	n := start(t, onLoopbackOnly(t, h))
+	c := onLoopbackOnly(t, new(heard))
+	turncoat, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := turncoat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Connect(t.Context(), addrInfo(turncoat)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "connected", func() bool { return n.Stats().Peers == 1 })
+	c.Listen, c.Mesh = turncoat.Host().Addrs(), "other"
+	if err := turncoat.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c)
+	eventually(t, "it is dialled again, and recognised", func() bool { return strings.Contains(h.logged(), `mesh \"other\"`) })
+	eventually(t, "it is no peer", func() bool { return n.Stats().Peers == 0 })
+}
+
 func TestStrangerIsDismissedAndGuestStays(t *testing.T) {
 	c := onLoopbackOnly(t, new(heard))
 	c.Guests = append(c.Guests, "/ipfs/bitswap/1.2.0")
