@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -194,6 +196,53 @@ func TestLinksAreSeenByIPLD(t *testing.T) {
 	for _, c := range []cid.Cid{s.Map.Program.Root, s.Reduce.Program.Root, s.Input.Root, s.Files[0].Root, s.Files[1].Root} {
 		if !seen[c.String()] {
 			t.Errorf("%s is no link of the block", c)
+		}
+	}
+}
+
+// One process opens and encodes from many goroutines.
+func TestConcurrentUse(t *testing.T) {
+	raw := sign(t, build(t, fullSpec(t))).Raw
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			s, err := Open(raw)
+			if err != nil || s.Manifest.Validate() != nil {
+				t.Error(err)
+			}
+			if _, err := LeafOf(numbered(100)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Lengths and counts that a stranger claims are not believed before the bytes are there.
+func TestDecodersAllocateLittle(t *testing.T) {
+	raw := sign(t, build(t, fullSpec(t))).Raw
+	for name, change := range map[string][2]string{
+		"text":  {"\x64mesh\x67default", "\x64mesh\x7b\x00\x00\x00\x40\x00\x00\x00\x00"},
+		"bytes": {"\x65nonce\x50", "\x65nonce\x5b\x00\x00\x00\x40\x00\x00\x00\x00"},
+		"list":  {"\x65files\x82", "\x65files\x9b\x00\x00\x00\x40\x00\x00\x00\x00"},
+		"map":   {"\x68manifest\xb0", "\x68manifest\xbb\x00\x00\x00\x40\x00\x00\x00\x00"},
+		"4 GiB": {"\x64mesh\x67default", "\x64mesh\x7a\xff\xff\xff\xff"},
+		"1 GiB": {"\x65nonce\x50", "\x65nonce\x5a\x40\x00\x00\x00"},
+		"8 MiB": {"\x65nonce\x50", "\x65nonce\x5a\x00\x80\x00\x00"},
+	} {
+		changed := bytes.Replace(raw, []byte(change[0]), []byte(change[1]), 1)
+		if bytes.Equal(changed, raw) {
+			t.Fatalf("%s: nothing to change", name)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Open(changed)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 4<<20 {
+			t.Errorf("%s: %d bytes allocated for a manifest of %d", name, got, len(changed))
 		}
 	}
 }
