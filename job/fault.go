@@ -42,7 +42,7 @@ func (f *faults) unless(ok bool, field, remedy, reason string, args ...any) {
 // check notes err, where there is one, as a fault of the field.
 func (f *faults) check(err error, field, remedy string) {
 	if err != nil {
-		f.unless(false, field, remedy, "%s", err)
+		f.unless(false, field, remedy, "is not valid: %s", err)
 	}
 }
 
