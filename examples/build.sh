@@ -26,8 +26,9 @@ failed=0
 build() { # SOURCE FLAGS...
 	source=$1 wasm=${1%.c}.wasm
 	shift
-	clang-14 --target=wasm32-wasi -O2 -Wall -Werror -Wl,-s -o "$work/linked.wasm" "$source" "$@"
-	wasm-opt --mvp-features -O2 --strip-debug --strip-producers -o "$work/out.wasm" "$work/linked.wasm"
+	clang-14 --target=wasm32-wasi -O2 -Wall -Werror -c -o "$work/object.o" "$source"
+	clang-14 --target=wasm32-wasi -Wl,-s -o "$work/linked.wasm" "$work/object.o" "$@" # without -O: it would call wasm-opt
+	wasm-opt --mvp-features --enable-simd -O2 --strip-debug --strip-producers -o "$work/out.wasm" "$work/linked.wasm"
 	if [ -z "$check" ]; then
 		cp "$work/out.wasm" "$wasm"
 		echo "$wasm: $(wc -c <"$wasm") bytes"

@@ -80,8 +80,8 @@ func (c *cache) entry(id string) string {
 }
 
 // load loads a program, or returns errUncompiled.
-func (c *cache) load(e engine, p ProgramRef) (module, error) {
-	dir := c.entry(p.ID)
+func (c *cache) load(e engine, id string) (module, error) {
+	dir := c.entry(id)
 	want, err := os.ReadFile(filepath.Join(dir, macFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errUncompiled
@@ -89,10 +89,10 @@ func (c *cache) load(e engine, p ProgramRef) (module, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got, err := c.mac(dir, p.ID); err != nil || !hmac.Equal(got, want) {
+	if got, err := c.mac(dir, id); err != nil || !hmac.Equal(got, want) {
 		return nil, errors.Join(errUncompiled, os.RemoveAll(dir))
 	}
-	m, err := e.load(dir, p.Path)
+	m, err := e.load(dir)
 	if err != nil { // it was made on another processor, say
 		return nil, errors.Join(errUncompiled, err, os.RemoveAll(dir))
 	}

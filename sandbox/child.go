@@ -110,14 +110,14 @@ func (w *worker) compile(q request) response {
 }
 
 // module is a loaded program, from memory or from the cache.
-func (w *worker) module(p ProgramRef) (module, error) {
+func (w *worker) module(id string) (module, error) {
 	for i, l := range w.loaded {
-		if l.id == p.ID {
+		if l.id == id {
 			w.loaded = append(slices.Delete(w.loaded, i, i+1), l)
 			return l.module, nil
 		}
 	}
-	m, err := w.cache.load(w.engine, p)
+	m, err := w.cache.load(w.engine, id)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (w *worker) module(p ProgramRef) (module, error) {
 		w.loaded[0].module.close()
 		w.loaded = slices.Delete(w.loaded, 0, 1)
 	}
-	w.loaded = append(w.loaded, loadedProgram{p.ID, m})
+	w.loaded = append(w.loaded, loadedProgram{id, m})
 	return m, nil
 }
 
@@ -133,7 +133,7 @@ func (w *worker) runTask(q request) (response, []byte) {
 	t := q.Task
 	limitMemory(w.memory + t.Limits.Memory)
 	started := cpuTime()
-	m, err := w.module(t.Program)
+	m, err := w.module(t.Program.ID)
 	if errors.Is(err, errUncompiled) {
 		return response{Uncompiled: true, Reason: err.Error()}, nil
 	}

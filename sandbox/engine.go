@@ -20,8 +20,8 @@ const (
 type engine interface {
 	// compile stores native code for a program in an empty directory.
 	compile(wasm []byte, dir string) error
-	// load makes a program ready from what compile stored. wasmPath is the file with the module itself.
-	load(dir, wasmPath string) (module, error)
+	// load makes a program ready from what compile stored.
+	load(dir string) (module, error)
 	close()
 }
 

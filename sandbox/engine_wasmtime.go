@@ -132,7 +132,7 @@ func (e *wasmtimeEngine) compile(wasm []byte, dir string) error {
 	return os.WriteFile(filepath.Join(dir, wasmtimeFile), code, 0o600)
 }
 
-func (e *wasmtimeEngine) load(dir, _ string) (module, error) {
+func (e *wasmtimeEngine) load(dir string) (module, error) {
 	m, err := wasmtime.NewModuleDeserializeFile(e.engine, filepath.Join(dir, wasmtimeFile))
 	if err != nil {
 		return nil, err

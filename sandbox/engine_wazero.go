@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
+	"github.com/compute-mesh/mesh/sandbox/canonical"
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
@@ -32,17 +34,24 @@ var errStopped = errors.New("stopped")
 
 func (e *wazeroEngine) close() {}
 
+// canonicalFile is the module as it is compiled, with canonical NaNs; wazero needs it beside its native code.
+const canonicalFile = "canonical.wasm"
+
 func (e *wazeroEngine) compile(wasm []byte, dir string) error {
+	wasm, err := canonical.NaN(wasm)
+	if err != nil {
+		return err
+	}
 	m, err := e.build(wasm, dir)
 	if err != nil {
 		return err
 	}
 	m.close()
-	return nil
+	return os.WriteFile(filepath.Join(dir, canonicalFile), wasm, 0o600)
 }
 
-func (e *wazeroEngine) load(dir, wasmPath string) (module, error) {
-	wasm, err := os.ReadFile(wasmPath)
+func (e *wazeroEngine) load(dir string) (module, error) {
+	wasm, err := os.ReadFile(filepath.Join(dir, canonicalFile))
 	if err != nil {
 		return nil, err
 	}

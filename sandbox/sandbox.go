@@ -8,9 +8,9 @@
 // What a program sees is the contract of docs/design.md section 7: arguments, environment, standard input, /in
 // read-only, /out and /tmp writable, nothing else: no network, no host file, no clock or random source but its own
 // unless the task is nondeterministic. Package wasi has all of it, for both engines: wasmtime where cgo is there at build
-// time, wazero otherwise. Results do not depend on the engine, with these exceptions, which WebAssembly leaves open: the
-// depth at which recursion overflows the engine's stack (at least 512 KiB of native stack here), the bits of NaNs
-// (canonical with wasmtime, the processor's with wazero), and how large a table can grow.
+// time, wazero otherwise. Results do not depend on the engine, NaNs included, with two exceptions that
+// WebAssembly leaves open: the depth at which recursion overflows the engine's stack (at least 512 KiB of native stack), and
+// how large a table can grow.
 //
 // The package does not know what a job is, fetches nothing, keeps no results and retries nothing.
 package sandbox

@@ -161,7 +161,20 @@ static void randoms(void) {
 static void print_float(const char *name, double d) {
 	uint64_t u;
 	memcpy(&u, &d, 8);
-	printf("%s %.17g %016llx\n", name, d, (unsigned long long)(isnan(d) ? 0 : u));
+	printf("%s %.17g %016llx\n", name, d, (unsigned long long)u);
+}
+
+// vectors is the same with SIMD.
+__attribute__((target("simd128"))) static void vectors(double zero, double nan) {
+	typedef double pair __attribute__((vector_size(16)));
+	typedef float quad __attribute__((vector_size(16)));
+	pair p = {zero, nan}, q = p / (pair){0, 1};
+	quad f = {(float)zero, 1, -1, (float)nan}, g = f / (quad){0, 0, 0, 1};
+	uint32_t u[4];
+	print_float("pair 0", q[0]);
+	print_float("pair 1", q[1]);
+	memcpy(u, &g, 16);
+	printf("quad %08x %08x %08x %08x\n", u[0], u[1], u[2], u[3]);
 }
 
 static void floats(void) {
@@ -170,10 +183,20 @@ static void floats(void) {
 	for (int i = 1; i < 100000; i++) sum += sin(i) * sqrt(i) / log(i + 1.5);
 	print_float("sum", sum);
 	print_float("inf", one / zero);
-	print_float("nan", fabs(zero / zero)); // the sign of a NaN is the processor's with wazero
+	print_float("nan", zero / zero);
 	print_float("overflow", big * 10);
 	print_float("denormal", 5e-324 * one);
 	print_float("pow", pow(1.0000001, 1e7));
+	print_float("inf - inf", one / zero - one / zero);
+	print_float("sqrt", sqrt(-one));
+	print_float("zero times inf", zero * (one / zero));
+	union { uint64_t u; double d; } odd = {0xfff4dead0000beefull}; // a NaN that comes in keeps no payload
+	volatile double in = odd.d;
+	print_float("sum with a NaN", in + one);
+	print_float("floor of a NaN", floor(in));
+	print_float("negated", -in); // not arithmetic: bits are kept
+	print_float("converted", (double)((float)in * 2));
+	vectors(zero, in);
 	float f = 0;
 	for (int i = 0; i < 10000; i++) f += 0.1f;
 	print_float("float", f);
