@@ -45,10 +45,11 @@ func resources(connHigh int, exchange protocol.ID) (network.ResourceManager, err
 	}
 	// Not yet authenticated, or a protocol not yet chosen: an eighth of the whole, and never less than a small mesh
 	// needs when all its peers start at once.
+	newConns, newStreams := rcmgr.LimitVal(max(conns/8, 64)), rcmgr.LimitVal(max(streams/8, 512))
 	arriving := rcmgr.ResourceLimits{
-		Conns: rcmgr.LimitVal(max(conns/8, 64)), ConnsInbound: rcmgr.LimitVal(max(conns/8, 64)), ConnsOutbound: rcmgr.LimitVal(max(conns/8, 64)),
-		Streams: rcmgr.LimitVal(max(streams/8, 512)), StreamsInbound: rcmgr.LimitVal(max(streams/8, 512)), StreamsOutbound: rcmgr.LimitVal(max(streams/8, 512)),
-		FD:     rcmgr.LimitVal(max(conns/8, 64)),
+		Conns: newConns, ConnsInbound: newConns, ConnsOutbound: newConns,
+		Streams: newStreams, StreamsInbound: newStreams, StreamsOutbound: newStreams,
+		FD:     newConns,
 		Memory: peerMemory,
 	}
 	one := rcmgr.ResourceLimits{

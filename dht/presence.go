@@ -102,13 +102,13 @@ func (s *presence) subscribe() (event.Subscription, error) {
 // identified sorts a peer whose protocols are known: of this mesh, a guest, or a stranger, who has to leave.
 func (s *presence) identified(p peer.ID) {
 	err := s.recognise(p)
-	switch {
-	case err == nil:
+	if err == nil {
 		s.arrived(p)
-	case s.isGuest(p):
-		s.gone(p)
-	case errors.Is(err, ErrOtherMesh):
-		s.gone(p) // it may have been of this mesh before it was started anew
+		return
+	}
+	s.gone(p) // it may have been of this mesh before it was started anew
+	var stranger *OtherMeshError
+	if errors.As(err, &stranger) && (stranger.Mesh != "" || !s.isGuest(p)) {
 		s.dismiss(p, err)
 	}
 }

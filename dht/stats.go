@@ -18,7 +18,7 @@ type Peer struct {
 	Inbound bool                // the other side has dialled
 	Since   time.Time           // start of the oldest connection
 	Latency time.Duration       // round trip, smoothed; 0: not measured yet
-	Agent   string              // its software, as it says: escape it before printing
+	Agent   string              // its software, as it says: escape it before printing; empty in the first moments
 	Bytes   Traffic
 }
 
