@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/compute-mesh/mesh/node/api"
 	"github.com/spf13/cobra"
@@ -69,7 +71,7 @@ func (c *cli) report(ctx context.Context, cmd *cobra.Command, err error) int {
 		fmt.Fprintln(c.err, "mesh: "+printable(broken.note))
 		return exitInterrupted
 	}
-	e := &api.Error{Kind: api.KindOf(err), Message: err.Error()}
+	e := &api.Error{Kind: api.KindOf(err), Message: plain(err.Error())}
 	var full *api.Error
 	if errors.As(err, &full) {
 		e.Advice = full.Advice
@@ -98,6 +100,28 @@ func (c *cli) report(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	return exitFailed
 }
+
+// packages begins the parts of an error that say which package it is from: of use in a
+// log, not to who types a command.
+var packages = regexp.MustCompile(`(^|: )(?:(?:api|chunkstore|dht|job|market|node|protocol|sandbox|testnet): )+`)
+
+func plain(message string) string { return packages.ReplaceAllString(message, "$1") }
+
+// arguments checks how many arguments a command has; what names them.
+func arguments(least, most int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch n := len(args); {
+		case n > most:
+			return usage("unexpected argument %q", args[most])
+		case n < least:
+			return usage("%s is missing", what)
+		}
+		return nil
+	}
+}
+
+// anyNumber is no bound.
+const anyNumber = math.MaxInt
 
 func (c *cli) rootCommand() *cobra.Command {
 	root := &cobra.Command{

@@ -14,7 +14,7 @@ func (c *cli) lsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List the jobs that this peer knows",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := c.client.Jobs(cmd.Context())
 			if err != nil {
@@ -39,7 +39,7 @@ func (c *cli) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "status [JOB]",
 		Short:             "Show how a job is or, without JOB, this peer",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -140,7 +140,7 @@ func (c *cli) watchCommand() *cobra.Command {
 		Long: `Watch shows a job's progress on standard error until the job ends, and then says
 how it ended. The exit status is 0 if it is done, 1 if it failed or was
 cancelled. With --json it prints the whole status as it changes, one a line.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -172,7 +172,7 @@ func (c *cli) waitCommand() *cobra.Command {
 		Short: "Wait until jobs have ended",
 		Long: `Wait returns when all the jobs have ended; it prints a line for each. The exit
 status is 0 if all are done, 1 if one failed or was cancelled.`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              arguments(1, anyNumber, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var failed error
@@ -204,7 +204,7 @@ func (c *cli) cancelCommand() *cobra.Command {
 		Short: "Stop a job everywhere, for good",
 		Long: `Cancel stops a job on all peers, for good; what it gave so far is dropped. It
 needs the owner's key: the owner.key in the home of the meshd that submitted it.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := c.client.Control(cmd.Context(), args[0], api.VerbCancel)

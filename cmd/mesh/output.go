@@ -54,7 +54,7 @@ func (t target) check() error {
 	if t.pattern != "" && t.path == standardOutput {
 		return usage("--output-name without a directory").WithAdvice("give one with -o DIR/")
 	}
-	stat, err := os.Stat(t.path)
+	stat, err := os.Stat(filepath.Clean(t.path)) // "file/" is there, if file is
 	exists := err == nil
 	switch t.kind() {
 	case kindDirectory:
@@ -126,7 +126,7 @@ func (c *cli) fetch(ctx context.Context, id string, t target, o api.ResultsOptio
 	}
 	w.Missing = sum.Missing
 	if w.Left = sum.Files - w.Files; w.Left > 0 {
-		c.note("%s that tasks wrote to /out/ not written: `mesh get %s -o DIR/` fetches all", count(w.Left, "file"), id)
+		c.note("%s that tasks wrote to /out/ left out: `mesh get %s -o DIR/` fetches all", count(w.Left, "file"), id)
 	}
 	if w.Missing > 0 {
 		c.note("%s without result", count(w.Missing, "task"))

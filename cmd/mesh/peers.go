@@ -15,7 +15,7 @@ func (c *cli) idCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "id",
 		Short: "Show this peer's name, and what another machine types to join it",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			id, err := c.client.ID(cmd.Context())
 			if err != nil {
@@ -42,7 +42,7 @@ func (c *cli) connectCommand() *cobra.Command {
 		Short: "Join the mesh of the peer at a multiaddress",
 		Long: `Connect joins the mesh through a peer; ADDR is what "mesh id" prints there, as in
 /ip4/192.0.2.7/tcp/7740/p2p/12D3KooW...`,
-		Args: cobra.ExactArgs(1),
+		Args: arguments(1, 1, "ADDR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !strings.HasPrefix(args[0], "/") || !strings.Contains(args[0], "/p2p/") {
 				return usage("%q is no address of a peer", args[0]).
@@ -65,7 +65,7 @@ func (c *cli) peersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "peers",
 		Short: "List the peers that this one is connected to",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := c.client.Peers(cmd.Context())
 			if err != nil {
@@ -99,7 +99,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Short: "Check what often goes wrong",
 		Long: `Doctor checks what often goes wrong and says what to do about it. The exit status
 is 1 if a check found an error.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := c.client.Doctor(cmd.Context())
 			if err != nil {
@@ -139,7 +139,7 @@ func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the versions of mesh and of the meshd that runs",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := versions{Version: own()}
 			if d, err := c.client.Version(cmd.Context()); err == nil {

@@ -23,7 +23,7 @@ tasks' where nothing reduces them.
 --output-name is given, or if the input was split by file: then each output is
 a file of its own, with the files that its task wrote to /out/ beside it. Else
 it is one file of all outputs, in the order of the tasks.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if t.path == "" {
@@ -78,7 +78,7 @@ func (c *cli) logsCommand() *cobra.Command {
 		Long: `Logs shows what the tasks of a job wrote to standard error, in their order, or
 what one task wrote. JOB/STAGE/TASK names a task of a later stage, JOB/STAGE all
 tasks of a stage.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1, "JOB"),
 		ValidArgsFunction: c.completeJobs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, o, err := logsOf(args[0])
@@ -140,7 +140,7 @@ func (c *cli) addCommand() *cobra.Command {
 		Short: "Store files in the mesh and print their CIDs",
 		Long: `Add stores files as chunks and prints the CID of each, which --input, --file and
 "mesh cat" take. - is standard input.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: arguments(1, anyNumber, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var items []origin
 			for _, arg := range args {
@@ -182,7 +182,7 @@ func (c *cli) catCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat CID",
 		Short: "Write a file of the mesh to standard output",
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments(1, 1, "CID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if c.json {
 				return usage("--json and the file's bytes both want standard output").WithAdvice("leave --json out")

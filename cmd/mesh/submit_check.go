@@ -125,8 +125,8 @@ func command(flag, text string) (api.Program, origin, error) {
 		return api.Program{}, origin{}, wrap(flag, err)
 	}
 	if found.size > job.MaxProgram {
-		return api.Program{}, origin{}, usage("%s: the program %s has %s, at most %s are allowed",
-			flag, words[0], size(uint64(found.size)), size(job.MaxProgram))
+		return api.Program{}, origin{}, usage("%s: the program %s has %d bytes, at most %d (%s) are allowed",
+			flag, words[0], found.size, job.MaxProgram, size(job.MaxProgram))
 	}
 	if err := protocol.ValidName(found.name); err != nil {
 		return api.Program{}, origin{}, usage("%s: a program can't have this name: %w", flag, err)

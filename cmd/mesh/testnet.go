@@ -47,7 +47,7 @@ func (c *cli) testnetUp(open opener) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start a testnet, and wait until its peers know each other",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := open()
 			if err != nil {
@@ -80,7 +80,7 @@ func (c *cli) testnetDown(open opener) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End all peers of the testnet and remove all that they kept",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := open()
 			if err != nil {
@@ -95,7 +95,7 @@ func (c *cli) testnetStatus(open opener) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how the peers of the testnet are",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := open()
 			if err != nil {
@@ -118,7 +118,7 @@ func (c *cli) testnetAdd(open opener) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Start more peers, and wait until they know the others",
-		Args:  cobra.NoArgs,
+		Args:  arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := open()
 			if err != nil {
@@ -168,7 +168,7 @@ func (c *cli) onPeer(use, short string, do func(context.Context, int) error) *co
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments(1, anyNumber, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := strconv.ParseUint(args[0], 10, 16)
 			if err != nil {
