@@ -39,9 +39,10 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 	delete(s.invite.asked, rec.Signer)
 	if rec.Signer == s.m.self {
 		s.keep = rec
-		for i, st := range s.ledger.stages {
-			if st != nil {
-				s.considerSeal(protocol.StageRef{Job: s.id, Stage: protocol.StageIndex(i), Key: st.ref.Key}, st.all())
+		s.takeStock()
+		for _, st := range s.ledger.stages {
+			if st != nil && st.n == 0 {
+				s.considerSeal(st.ref, st.all())
 			}
 		}
 		return

@@ -218,6 +218,9 @@ func (l *ledger) check(rec *protocol.Record) (*stage, error) {
 		ref, r = b.StageRef, b.Range
 	case *protocol.Failed:
 		ref, r = b.StageRef, protocol.Range{Lo: b.Task, Hi: b.Task + 1}
+		if b.Generation > l.generation() {
+			return nil, errUnknown
+		}
 	case *protocol.Checkpoint:
 		ref, r = b.StageRef, protocol.Range{Lo: b.Task, Hi: b.Task + 1}
 	case *protocol.Reopen:

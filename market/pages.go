@@ -392,9 +392,14 @@ func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 		sh.reconcile()
 	}
 	s.credit[rec.Signer] += b.Range.Len()
-	if s.keep == nil {
-		return
+	if s.keep != nil {
+		s.wantPage(rec, b)
 	}
+}
+
+// wantPage sees to it that a page comes to be here: by itself, or after a moment by
+// asking who has it.
+func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done) {
 	p := s.pageOf(b.Page, b.StageRef, b.Range)
 	p.ref, p.rng = b.StageRef, b.Range
 	for i := range b.Receipts {

@@ -64,20 +64,24 @@ func (s *swarm) restored() {
 	}
 	s.settleState()
 	s.settleAccepted()
-	if s.keep != nil {
-		for _, rec := range s.ledger.records() {
-			switch b := rec.Body.(type) {
-			case *protocol.Done:
-				s.doneLearned(&rec, b)
-			case *protocol.Seal:
-				s.sealLearned(&rec, b)
-			}
-		}
-		for _, p := range s.store.pages {
-			p.due = s.m.now.Mono
-		}
-	}
+	s.takeStock()
 	if s.ended == 0 {
 		s.listen()
+	}
+}
+
+// takeStock has a keeper see to everything that the ledger names: after a start, and
+// when it becomes one.
+func (s *swarm) takeStock() {
+	if s.keep == nil {
+		return
+	}
+	for _, rec := range s.ledger.records() {
+		switch b := rec.Body.(type) {
+		case *protocol.Done:
+			s.wantPage(&rec, b)
+		case *protocol.Seal:
+			s.sealLearned(&rec, b)
+		}
 	}
 }

@@ -181,11 +181,9 @@ func contested(c *cell, rec *protocol.Record) bool {
 
 // join is the join of the cell of task t with a record about it.
 func (s *stage) join(c cell, t protocol.TaskIndex, rec *protocol.Record) cell {
-	life := lifeOf(rec.Body)
-	if life < c.life {
+	if life := lifeOf(rec.Body); life < c.life || life > c.life && !startsLife(rec.Body) {
 		return c
-	}
-	if life > c.life {
+	} else if life > c.life {
 		c = cell{life: life}
 	}
 	switch rec.Body.(type) {
@@ -218,6 +216,16 @@ func (s *stage) join(c cell, t protocol.TaskIndex, rec *protocol.Record) cell {
 		}
 	}
 	return c
+}
+
+// startsLife tells whether a record is a keeper's word that a life has begun. Anybody
+// may sign the others: they count in lives that have.
+func startsLife(b protocol.Body) bool {
+	switch b.(type) {
+	case *protocol.Reopen, *protocol.Seal:
+		return true
+	}
+	return false
 }
 
 func lifeOf(b protocol.Body) protocol.Life {

@@ -2,11 +2,11 @@ package sim
 
 import (
 	"flag"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
-	"github.com/compute-mesh/mesh/protocol"
 )
 
 var (
@@ -18,13 +18,14 @@ var (
 // the world, and wants the job to end with every result right and all ledgers equal.
 // A failure prints the seed: go test ./testnet/sim -run TestChaos -seed=N replays it.
 func TestChaos(t *testing.T) {
+	first, last := uint64(1), uint64(*seeds)
 	if *seed != 0 {
-		chaos(t, *seed)
-		return
+		first, last = *seed, *seed
 	}
-	for s := range uint64(*seeds) {
-		if chaos(t, s+1); t.Failed() {
-			t.Fatalf("seed %d: replay with: go test ./testnet/sim -run TestChaos -seed=%d", s+1, s+1)
+	for n := first; n <= last; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { chaos(t, n) })
+		if t.Failed() {
+			t.Fatalf("replay with: go test ./testnet/sim -run TestChaos -seed=%d", n)
 		}
 	}
 }
