@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
 )
 
 const (
@@ -43,6 +45,7 @@ type machine interface {
 	Jobs() []protocol.JobID
 	Announced() []protocol.Announcement
 	Records(protocol.JobID) []protocol.Record
+	Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid
 }
 
 // outlets are what effects go to. Their methods are called on the loop, and must not wait for anything that waits for
@@ -75,11 +78,11 @@ type driver struct {
 	ctx   context.Context // of the loop's life
 	stop  context.CancelCauseFunc
 	ended chan struct{} // loop and committer are done
+	gaps  atomic.Uint64
 
 	// Of the loop alone.
 	wake    time.Duration // Mono of the next Tick; 0: none
 	pending *batch        // what the committer has not been given yet
-	gaps    uint64
 }
 
 func newDriver(m machine, out outlets, c clock, log *slog.Logger) *driver {
@@ -213,7 +216,7 @@ func (d *driver) loop(work chan<- *batch) {
 		}
 		at := d.clock.now()
 		if d.clock.gap(last, at) {
-			d.gaps++
+			d.gaps.Add(1)
 			d.log.Info("this machine was stopped or asleep; catching up with the mesh", "for", at.Mono-last.Mono)
 			d.step(at, step{input: market.Gap{}})
 		}

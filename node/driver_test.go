@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
 	"pgregory.net/rapid"
 )
 
@@ -43,6 +45,9 @@ func (m *scripted) View(protocol.JobID) (v market.View, b bool) { return }
 func (m *scripted) Jobs() []protocol.JobID                      { return nil }
 func (m *scripted) Announced() []protocol.Announcement          { return nil }
 func (m *scripted) Records(protocol.JobID) []protocol.Record    { return nil }
+func (m *scripted) Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid {
+	return nil
+}
 
 // recorder is a committer that writes down the order of things, and can be held up or made to fail.
 type recorder struct {
@@ -78,12 +83,16 @@ func (r *recorder) lines() []string {
 	return slices.Clone(r.log)
 }
 
-func startDriver(t testing.TB, m machine, c committer, failed func(error)) *driver {
-	out := outlets{expect: func([]job.Block) {}, prefetch: func([]market.Run) {},
-		run: func([]market.Run) {}, stop: func([]market.RunID) {}, fetch: func([]market.Fetch) {},
-		probe: func([]protocol.PeerID) {}, commit: c,
+// outletsTo hands batches to a committer and drops all else.
+func outletsTo(c committer) outlets {
+	return outlets{
+		run: func([]market.Run) {}, prefetch: func([]market.Run) {}, stop: func([]market.RunID) {},
+		fetch: func([]market.Fetch) {}, probe: func([]protocol.PeerID) {}, expect: func([]job.Block) {}, commit: c,
 	}
-	d := newDriver(m, out, newClock(), quiet())
+}
+
+func startDriver(t testing.TB, m machine, c committer, failed func(error)) *driver {
+	d := newDriver(m, outletsTo(c), newClock(), quiet())
 	d.start(failed)
 	t.Cleanup(d.close)
 	return d
@@ -108,7 +117,7 @@ func TestSendsFollowTheirPersist(t *testing.T) {
 			return e
 		}}
 		rec := &recorder{gate: make(chan struct{}, n+2)}
-		d := newDriver(m, outlets{commit: rec}, newClock(), quiet())
+		d := newDriver(m, outletsTo(rec), newClock(), quiet())
 		d.start(func(err error) { rt.Errorf("failed: %v", err) })
 		for i := range n {
 			d.post(market.PeerUp{Peer: protocol.PeerID([]byte{byte(i)})})

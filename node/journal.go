@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
@@ -27,10 +28,10 @@ type journal struct {
 	files   files
 	path    string
 	file    logFile
-	size    int64
+	size    atomic.Int64
 	err     error // the first failure: nothing is written after it
 	buf     []byte
-	commits uint64
+	commits atomic.Uint64
 }
 
 const (
@@ -109,7 +110,8 @@ func (j *journal) create(entries []market.Entry) error {
 	if j.file != nil {
 		err = j.file.Close()
 	}
-	j.file, j.size = f, int64(len(data))
+	j.file = f
+	j.size.Store(int64(len(data)))
 	return err
 }
 
@@ -126,7 +128,8 @@ func (j *journal) resume(end int64) error {
 	if err != nil {
 		return fmt.Errorf("node: journal: %w", errors.Join(err, f.Close()))
 	}
-	j.file, j.size = f, end
+	j.file = f
+	j.size.Store(end)
 	return nil
 }
 
@@ -143,7 +146,7 @@ func (j *journal) Append(entries []market.Entry) (err error) {
 		}
 	}
 	n, err := j.file.Write(j.buf)
-	j.size += int64(n)
+	j.size.Add(int64(n))
 	if err == nil {
 		err = j.file.Sync()
 	}
@@ -151,7 +154,7 @@ func (j *journal) Append(entries []market.Entry) (err error) {
 		j.err = fmt.Errorf("node: journal %s: %w", j.path, err)
 		return j.err
 	}
-	j.commits++
+	j.commits.Add(1)
 	if cap(j.buf) > maxEntry { // a burst's buffer is not kept
 		j.buf = nil
 	}
@@ -160,7 +163,7 @@ func (j *journal) Append(entries []market.Entry) (err error) {
 
 // Compact rewrites a journal that has grown large, with what is still needed of entries.
 func (j *journal) Compact(entries []market.Entry) error {
-	if j.size < compactAbove {
+	if j.size.Load() < compactAbove {
 		return nil
 	}
 	return j.create(entries)

@@ -167,7 +167,7 @@ func TestJournalCompact(t *testing.T) {
 		t.Fatal(err)
 	}
 	big := market.Entry{Kind: market.EntryRecord, Job: "job", Data: make([]byte, maxEntry/2)}
-	for j.size < compactAbove {
+	for j.size.Load() < compactAbove {
 		if err := j.Append([]market.Entry{big}); err != nil {
 			t.Fatal(err)
 		}

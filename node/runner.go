@@ -95,15 +95,13 @@ func newRunner(slots int, memory uint64, p *preparer, pool *sandbox.Pool, post f
 func (r *runner) run(list []market.Run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return // the machine would only give them again
+	}
 	for _, q := range list {
 		t := &task{Run: q}
 		t.ctx, t.cancel = context.WithCancel(r.ctx)
 		r.tasks[q.ID] = t
-		if r.closed || r.slots == 0 {
-			t.state = taskStopped
-			go r.end(t, market.Ended{Outcome: market.OutcomeStopped})
-			continue
-		}
 		r.queue = append(r.queue, t)
 		r.fresh.Signal()
 	}

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/dht"
+	"github.com/compute-mesh/mesh/node/api"
+	"github.com/compute-mesh/mesh/sandbox"
+	"github.com/dustin/go-humanize"
+	"github.com/libp2p/go-libp2p/core/network"
+)
+
+const (
+	// lowDisk is free disk below which a peer soon can't write its journal.
+	lowDisk = 1 << 30
+	// oldestClock is before any released version: a clock that shows less is wrong.
+	oldestClock = 1767225600 // 2026-01-01
+)
+
+// Doctor implements api.Network.
+func (b *backend) Doctor(ctx context.Context) ([]api.Check, error) {
+	n := b.n
+	checks := []api.Check{
+		n.checkHome(), n.checkDisk(), n.checkQuota(), n.checkListening(), n.checkPeers(), n.checkClock(), n.checkEngine(ctx),
+	}
+	checks = append(checks, n.checkBootstrap(ctx)...)
+	worst := map[api.Level]int{api.LevelError: 0, api.LevelWarning: 1, api.LevelOK: 2}
+	slices.SortStableFunc(checks, func(a, b api.Check) int { return worst[a.Level] - worst[b.Level] })
+	return checks, ctx.Err()
+}
+
+func fine(name, format string, args ...any) api.Check {
+	return api.Check{Name: name, Level: api.LevelOK, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (n *Node) checkHome() api.Check {
+	path := filepath.Join(n.home.dir, "doctor.tmp")
+	err := os.WriteFile(path, []byte("x"), 0o600)
+	if err = errors.Join(err, os.Remove(path)); err != nil {
+		return api.Check{Name: "home", Level: api.LevelError, Detail: err.Error(), Advice: "make the home writable, or choose another with --home"}
+	}
+	return fine("home", "%s can be written", n.home.dir)
+}
+
+func (n *Node) checkDisk() api.Check {
+	free, err := freeDisk(n.home.dir)
+	if err != nil {
+		return api.Check{Name: "disk", Level: api.LevelWarning, Detail: err.Error()}
+	}
+	c := fine("disk", "%s free", humanize.IBytes(uint64(max(free, 0))))
+	if free < lowDisk {
+		c.Level, c.Advice = api.LevelError, "free some disk, or move the home: a full disk stops meshd"
+	} else if u := n.store.Usage(); free < u.Quota-u.Used {
+		c.Level, c.Advice = api.LevelWarning, "the store's quota is more than the disk has: lower --quota"
+	}
+	return c
+}
+
+func (n *Node) checkQuota() api.Check {
+	u := n.store.Usage()
+	c := fine("quota", "%s of %s used", humanize.IBytes(uint64(u.Used)), humanize.IBytes(uint64(u.Quota)))
+	if u.Used > u.Quota/10*9 {
+		c.Level, c.Advice = api.LevelWarning, "`mesh gc` drops what nothing holds; a larger --quota holds more"
+	}
+	return c
+}
+
+func (n *Node) checkListening() api.Check {
+	addrs := n.addrs()
+	if len(addrs) == 0 {
+		return api.Check{
+			Name: "listening", Level: api.LevelWarning, Detail: "no address: other peers can't connect to this one",
+			Advice: "give an address with --listen that this machine has",
+		}
+	}
+	return fine("listening", "%d addresses, the first %s", len(addrs), addrs[0])
+}
+
+func (n *Node) checkPeers() api.Check {
+	if k := n.net.Stats().Peers; k > 0 {
+		return fine("peers", "%d connected", k)
+	}
+	return api.Check{
+		Name: "peers", Level: api.LevelWarning, Detail: "no other peer is connected",
+		Advice: "join one with `mesh connect ADDR` or `meshd --bootstrap ADDR`; `mesh id` on the other machine prints ADDR",
+	}
+}
+
+func (n *Node) checkClock() api.Check {
+	now := time.Now()
+	if now.Unix() < oldestClock {
+		return api.Check{Name: "clock", Level: api.LevelError, Detail: "the clock shows " + now.UTC().Format(time.RFC3339), Advice: "set the clock: jobs seem to be of the future"}
+	}
+	return fine("clock", "%s", now.UTC().Format(time.RFC3339))
+}
+
+func (n *Node) checkEngine(context.Context) api.Check {
+	if n.cfg.Slots == 0 {
+		return fine("engine", "no slots: this peer runs no tasks")
+	}
+	if _, err := os.Stat(n.cfg.Child[0]); err != nil {
+		return api.Check{Name: "engine", Level: api.LevelError, Detail: err.Error(), Advice: "was meshd's file replaced? start it again"}
+	}
+	c := fine("engine", "%s, %d slots", sandbox.EngineName(), n.cfg.Slots)
+	if sandbox.EngineName() == "wazero" {
+		c.Level, c.Advice = api.LevelWarning, "a meshd built with a C compiler runs tasks about three times as fast"
+	}
+	return c
+}
+
+func (n *Node) checkBootstrap(context.Context) (list []api.Check) {
+	for _, text := range n.cfg.Bootstrap {
+		info, err := dht.ParseAddr(text)
+		if err != nil || info.ID == n.home.peer {
+			continue
+		}
+		if n.net.Host().Network().Connectedness(info.ID) == network.Connected {
+			list = append(list, fine("bootstrap", "%s is connected", text))
+			continue
+		}
+		list = append(list, api.Check{
+			Name: "bootstrap", Level: api.LevelWarning, Detail: text + " is not reached",
+			Advice: "is meshd running there, and does its port get through? It is tried again all the time",
+		})
+	}
+	return list
+}

@@ -1,0 +1,358 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/market"
+	"github.com/compute-mesh/mesh/node/api"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// pollEvery is how often a watcher asks a keeper elsewhere.
+const pollEvery = 500 * time.Millisecond
+
+// Jobs implements api.Jobs.
+func (b *backend) Jobs(ctx context.Context) ([]api.Summary, error) {
+	var list []api.Summary
+	err := b.n.driver.ask(ctx, func(m machine) {
+		now := b.n.driver.clock.now()
+		known := make(map[protocol.JobID]bool)
+		for _, id := range m.Jobs() {
+			if v, ok := m.View(id); ok {
+				known[id] = true
+				r := newReport(&v, now)
+				r.ledger(m.Records(id))
+				list = append(list, summary(&view{report: *r}, v.Job))
+			}
+		}
+		for _, a := range m.Announced() {
+			if !known[a.Job] {
+				list = append(list, api.Summary{
+					Job: a.Job.String(), State: api.StateRunning, Reason: "announced; this peer has no part in it", Owner: a.Owner.String(),
+					Created: time.UnixMilli(a.Time).UTC(), Counts: api.Counts{Tasks: a.Tasks},
+				})
+			}
+		}
+	})
+	slices.SortStableFunc(list, func(x, y api.Summary) int { return y.Created.Compare(x.Created) })
+	return list, explain(err)
+}
+
+// stateOf is a job's state as users see it.
+func stateOf(v *view) api.State {
+	switch v.state() {
+	case protocol.JobDone:
+		return api.StateDone
+	case protocol.JobFailed:
+		return api.StateFailed
+	case protocol.JobCancelled:
+		return api.StateCancelled
+	}
+	if v.Reason != "" {
+		return api.StateStalled
+	}
+	return api.StateRunning
+}
+
+func (s *stageReport) counts() api.Counts {
+	c := api.Counts{Tasks: s.Tasks, Done: s.Done, Running: s.Running, Failed: s.Failed}
+	c.Pending = s.Tasks - min(s.Tasks, s.Done+s.Running+s.Failed)
+	return c
+}
+
+func summary(v *view, signed *job.Signed) api.Summary {
+	m := &signed.Manifest
+	s := api.Summary{
+		Job: signed.ID.String(), State: stateOf(v), Reason: v.Reason, Name: m.Name, Owner: m.Owner.String(),
+		Created: m.Created, Ended: v.endedAt(),
+	}
+	for i := range v.Stages {
+		c := v.Stages[i].counts()
+		s.Tasks += c.Tasks
+		s.Done += c.Done
+		s.Running += c.Running
+		s.Pending += c.Pending
+		s.Failed += c.Failed
+	}
+	return s
+}
+
+// reasonNames are the reasons of failed attempts as text.
+var reasonNames = map[protocol.Reason]string{
+	protocol.ReasonExit: "exit", protocol.ReasonTrap: "trap", protocol.ReasonTimeout: "timeout", protocol.ReasonMemory: "memory",
+	protocol.ReasonOutput: "output", protocol.ReasonDisk: "disk", protocol.ReasonDeath: "death",
+}
+
+func (b *backend) status(v *view, signed *job.Signed) api.Status {
+	m := &signed.Manifest
+	s := api.Status{
+		Summary: summary(v, signed), Expires: m.Expires, Submitter: m.Submitter.String(),
+		Accepted: v.Accepted, Wanted: v.Wanted, Peers: []api.PeerWork{},
+	}
+	for _, k := range v.Keepers {
+		if k != s.Submitter {
+			s.Keepers++
+		}
+	}
+	for i := range v.Stages {
+		s.Stages = append(s.Stages, api.Stage{Name: m.Stages[i].Name, Counts: v.Stages[i].counts(), Bytes: m.Stages[i].Source.Bytes})
+	}
+	for _, share := range v.Shares {
+		s.Peers = append(s.Peers, api.PeerWork{Peer: share.Peer, Tasks: share.Tasks})
+	}
+	for _, f := range v.Failures[:min(len(v.Failures), api.MaxFailures)] {
+		if int(f.Stage) < len(m.Stages) {
+			s.Failures = append(s.Failures, api.Failure{
+				Stage: m.Stages[f.Stage].Name, Task: f.Task, Attempt: uint64(f.Attempt), Peer: f.Peer,
+				Reason: reasonNames[protocol.Reason(f.Reason)], Exit: f.Exit, Detail: f.Detail,
+			})
+		}
+	}
+	if !s.State.Ended() {
+		s.Rate = b.rates.rate(signed.ID, s.Done, time.Duration(v.Age)*time.Millisecond, time.Now())
+		if left := s.Tasks - s.Done; s.Rate > 0 {
+			eta := float64(left) / s.Rate
+			s.ETA = &eta
+		}
+	}
+	return s
+}
+
+// Status implements api.Jobs.
+func (b *backend) Status(ctx context.Context, text string) (api.Status, error) {
+	v, signed, err := b.known(ctx, text)
+	if err != nil {
+		return api.Status{}, err
+	}
+	return b.status(v, signed), nil
+}
+
+// Watch implements api.Jobs.
+func (b *backend) Watch(ctx context.Context, text string, f func(api.Status) error) error {
+	id, err := parseJob(text)
+	if err != nil {
+		return err
+	}
+	changed, end := b.n.watchers.watch(id)
+	defer end()
+	for {
+		v, signed, err := b.known(ctx, text)
+		if err != nil {
+			return err
+		}
+		if err := f(b.status(v, signed)); err != nil {
+			return err
+		}
+		if v.ended() {
+			return nil
+		}
+		if err := b.pause(ctx, changed, v.peer == "" && v.Keeper); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for the next look at a job: at least as long as WatchRate wants, then for a change where this peer hears
+// of all, else for pollEvery. A beat that changes only what runs is no change, hence the longest wait.
+func (b *backend) pause(ctx context.Context, changed <-chan struct{}, told bool) error {
+	least := time.NewTimer(time.Second / api.WatchRate)
+	defer least.Stop()
+	most := time.NewTimer(2 * pollEvery)
+	defer most.Stop()
+	if !told {
+		most.Reset(pollEvery)
+	}
+	for _, c := range []<-chan time.Time{least.C, most.C} {
+		woken := changed
+		if c == least.C {
+			woken = nil
+		}
+		select {
+		case <-c:
+		case <-woken:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.n.ctx.Done():
+			return explain(errClosing)
+		}
+	}
+	return nil
+}
+
+// verbs are the owner's orders.
+var verbs = map[api.Verb]protocol.Verb{
+	api.VerbCancel: protocol.VerbCancel, api.VerbRemove: protocol.VerbRemove, api.VerbPause: protocol.VerbPause,
+	api.VerbResume: protocol.VerbResume, api.VerbRetry: protocol.VerbRetry,
+}
+
+// Control implements api.Jobs.
+func (b *backend) Control(ctx context.Context, text string, verb api.Verb) (api.Summary, error) {
+	order, ok := verbs[verb]
+	if !ok {
+		return api.Summary{}, api.Errorf(api.KindInvalid, "order %.40q: want cancel, rm, pause, resume or retry", verb)
+	}
+	v, signed, err := b.known(ctx, text)
+	if err != nil {
+		return api.Summary{}, err
+	}
+	if owner := signed.Manifest.Owner; owner != b.n.home.ownerID {
+		return api.Summary{}, api.Errorf(api.KindForbidden, "job %s belongs to %s: only its owner's key can %s it", signed.ID, owner, verb).
+			WithAdvice("run it on a peer that has the owner's key (owner.key in its home)")
+	}
+	if v.ended() && order != protocol.VerbRemove {
+		if verb == api.VerbCancel && v.state() == protocol.JobCancelled {
+			return summary(v, signed), nil
+		}
+		if verb != api.VerbRetry || v.state() != protocol.JobFailed {
+			return api.Summary{}, api.Errorf(api.KindConflict, "job %s is %s already: it can't be ordered to %s", signed.ID, stateOf(v), verb).
+				WithAdvice("`mesh rm` removes an ended job with its results")
+		}
+	}
+	if order == protocol.VerbRemove && !v.ended() {
+		return api.Summary{}, api.Errorf(api.KindConflict, "job %s is not at its end", signed.ID).WithAdvice("cancel it first")
+	}
+	if order == protocol.VerbRetry {
+		return api.Summary{}, api.Errorf(api.KindUnsupported, "retry of a failed job is not yet there").WithAdvice("submit the job again")
+	}
+	rec, err := b.sign(ctx, signed, order)
+	if err != nil {
+		return api.Summary{}, explain(err)
+	}
+	if err := b.order(ctx, v, signed, rec); err != nil {
+		return api.Summary{}, err
+	}
+	if v, signed, err = b.known(ctx, text); err != nil {
+		return api.Summary{}, err
+	}
+	return summary(v, signed), nil
+}
+
+// sign makes an order that stands against all that this peer has seen of its owner.
+func (b *backend) sign(ctx context.Context, signed *job.Signed, verb protocol.Verb) (protocol.Record, error) {
+	sequence := uint64(time.Now().UnixMilli())
+	err := b.n.driver.ask(ctx, func(m machine) {
+		for _, rec := range m.Records(signed.ID) {
+			if c, ok := rec.Body.(*protocol.Control); ok {
+				sequence = max(sequence, c.Sequence+1)
+			}
+		}
+	})
+	if err != nil {
+		return protocol.Record{}, err
+	}
+	return protocol.SignRecord(b.n.owner, &protocol.Control{Job: signed.ID, Sequence: sequence, Verb: verb})
+}
+
+// order brings a Control to this peer's machine, where it knows the job, and to the job's keepers, where it keeps none.
+func (b *backend) order(ctx context.Context, v *view, signed *job.Signed, rec protocol.Record) error {
+	err := b.n.driver.settle(ctx, market.Ordered{Record: rec})
+	if err != nil && !errors.Is(err, market.ErrNoJob) {
+		return explain(err)
+	}
+	if v.peer == "" && v.Keeper {
+		return nil
+	}
+	told := err == nil
+	var last error
+	targets := b.n.source(signed.ID, v).from
+	for _, p := range targets {
+		_, err := b.n.query.ask(ctx, p, question{Job: signed.ID.String(), Ask: askControl, Record: rec.Raw})
+		if err == nil {
+			return nil // it tells the others
+		}
+		last = err
+	}
+	if told {
+		return nil
+	}
+	return api.Errorf(api.KindUnavailable, "no keeper of job %s could be told: %w", signed.ID, last).WithAdvice("try again; the order was not given")
+}
+
+// Why implements api.Jobs.
+func (b *backend) Why(ctx context.Context, text string) (api.Why, error) {
+	v, signed, err := b.known(ctx, text)
+	if err != nil {
+		return api.Why{}, err
+	}
+	w := api.Why{Job: signed.ID.String(), State: stateOf(v), Reasons: []string{}}
+	add := func(format string, args ...any) { w.Reasons = append(w.Reasons, fmt.Sprintf(format, args...)) }
+	if v.Reason != "" {
+		add("%s", v.Reason)
+	}
+	if v.ended() {
+		return w, nil
+	}
+	if !v.Keeper {
+		add("no keeper of the job answers: this is what %s has heard of it", whoSays(v))
+	}
+	for i := range v.Stages {
+		s, c := &v.Stages[i], v.Stages[i].counts()
+		switch name := signed.Manifest.Stages[i].Name; {
+		case !s.Open:
+			add("stage %q waits for the results of the stage that it reads", name)
+		case c.Pending > 0 && c.Running == 0:
+			add("stage %q has %d tasks to run and none running: no member with a free slot is able to run them", name, c.Pending)
+		case c.Pending > 0:
+			add("stage %q: %d tasks wait for a slot, %d run", name, c.Pending, c.Running)
+		}
+	}
+	if len(v.Failures) > 0 {
+		add("%d failed attempts; `mesh status` lists them", len(v.Failures))
+	}
+	return w, nil
+}
+
+func whoSays(v *view) string {
+	if v.peer == "" {
+		return "this peer"
+	}
+	return "peer " + v.peer.String()
+}
+
+// rates measures how fast jobs go, from one look at a job to the next.
+type rates struct {
+	mu   sync.Mutex
+	jobs map[protocol.JobID]sample
+}
+
+type sample struct {
+	at   time.Time
+	done uint64
+	rate float64
+}
+
+const (
+	// rateSpan is the least time between two looks that make a rate, rateKeep after what time a look is too old.
+	rateSpan = time.Second
+	rateKeep = time.Minute
+	// maxRates bounds the jobs whose rate is measured.
+	maxRates = 1024
+)
+
+// rate is tasks a second lately, or since the start where nobody has looked lately.
+func (r *rates) rate(id protocol.JobID, done uint64, age time.Duration, now time.Time) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.jobs) >= maxRates {
+		clear(r.jobs)
+	}
+	last, ok := r.jobs[id]
+	since := now.Sub(last.at)
+	switch {
+	case !ok || since > rateKeep || done < last.done:
+		whole := 0.0
+		if age > 0 {
+			whole = float64(done) / age.Seconds()
+		}
+		r.jobs[id] = sample{now, done, whole}
+	case since >= rateSpan:
+		r.jobs[id] = sample{now, done, (last.rate + float64(done-last.done)/since.Seconds()) / 2}
+	}
+	return r.jobs[id].rate
+}
