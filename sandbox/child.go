@@ -64,6 +64,9 @@ func serve(args []string) error {
 	}
 	in := bufio.NewReader(os.Stdin)
 	out := os.NewFile(responseFD, "responses")
+	if err := writeFrame(out, response{}, nil); err != nil { // ready
+		return err
+	}
 	for {
 		var q request
 		if _, err := readFrame(in, &q); err != nil {
@@ -121,6 +124,7 @@ func (w *worker) module(id string) (module, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.cache.used(id)
 	if len(w.loaded) >= maxModules {
 		w.loaded[0].module.close()
 		w.loaded = slices.Delete(w.loaded, 0, 1)

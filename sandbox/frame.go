@@ -10,7 +10,8 @@ import (
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
-// A pool and its child exchange one request and one response at a time, over two pipes. A message is the length of a
+// A child says with an empty response that it is ready; then the pool sends one request at a time, and the child a response
+// to each, over two pipes. A message is the length of a
 // header and of a body, four bytes each, little-endian; the header as JSON; the body, which has the bytes of contents
 // that are returned inline. The child runs foreign code: the pool takes nothing that it says for a path or a size.
 const (

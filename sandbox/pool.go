@@ -163,7 +163,7 @@ func (p *Pool) enter(ctx context.Context) (_ context.Context, leave func(), err 
 }
 
 // take gives an idle child, or starts one.
-func (p *Pool) take() (*process, error) {
+func (p *Pool) take(ctx context.Context) (*process, error) {
 	p.mu.Lock()
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
@@ -175,7 +175,7 @@ func (p *Pool) take() (*process, error) {
 		_ = c.out.Close()
 	}
 	p.mu.Unlock()
-	return p.spawner.start()
+	return p.spawner.start(ctx)
 }
 
 func (p *Pool) giveBack(c *process) {
@@ -280,12 +280,12 @@ func (p *Pool) compileOnce(ctx context.Context, program ProgramRef) error {
 	if err := Check(wasm, p.cfg.MaxProgram); err != nil {
 		return fmt.Errorf("%w: %w", ErrProgram, err)
 	}
-	c, err := p.spawner.start()
+	c, err := p.spawner.start(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.bury(c, "")
-	a, _, err := c.exchange(ctx, request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout)
+	a, _, err := c.exchange(ctx, &request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout)
 	switch {
 	case errors.Is(err, errTimeout):
 		return fmt.Errorf("%w: it takes more than %v to compile: %w", ErrProgram, p.cfg.CompileTimeout, err)

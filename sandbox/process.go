@@ -62,8 +62,28 @@ func (s *spawner) close() error {
 	return errors.Join(s.held.Close(), s.life.Close())
 }
 
-// start starts a child.
-func (s *spawner) start() (*process, error) {
+// startTimeout is how long a child may take until it is ready; it is some 20 ms where nothing else runs.
+const startTimeout = time.Minute
+
+// start starts a child and waits until it is ready, so that what fails until then is no task's fault.
+func (s *spawner) start(ctx context.Context) (*process, error) {
+	p, err := s.fork()
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err = p.exchange(ctx, nil, startTimeout); err != nil {
+		p.kill()
+		if errors.Is(err, errCrashed) || errors.Is(err, errTimeout) {
+			err = fmt.Errorf("sandbox: start child %q: %w: %s", s.command, err, p.epitaph())
+		}
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// fork starts the process.
+func (s *spawner) fork() (*process, error) {
 	childIn, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -124,35 +144,41 @@ var (
 // writeError is in the error of an exchange whose request did not arrive: nothing was started.
 type writeError struct{ error }
 
-// exchange sends a request and waits for the answer. After an error the process is dead or dying and must be closed.
-func (p *process) exchange(ctx context.Context, q request, limit time.Duration) (response, []byte, error) {
+// exchange sends a request, unless it is nil, and waits for the child's message. After an error the process is dead or
+// dying and must be closed.
+func (p *process) exchange(ctx context.Context, q *request, limit time.Duration) (response, []byte, error) {
 	var a response
-	if err := ctx.Err(); err != nil {
-		return a, nil, context.Cause(ctx)
-	}
-	if err := p.out.SetReadDeadline(time.Now().Add(limit)); err != nil {
-		return a, nil, err
+	deadline := time.Now().Add(limit)
+	if err := errors.Join(p.in.SetWriteDeadline(deadline), p.out.SetReadDeadline(deadline)); err != nil {
+		p.kill()
+		return a, nil, writeError{err}
 	}
 	stop := context.AfterFunc(ctx, p.kill)
+	var err error
+	if q != nil {
+		if err = writeFrame(p.in, q, nil); err != nil {
+			err = writeError{err}
+		}
+	}
 	var body []byte
-	err := writeFrame(p.in, q, nil)
-	if err != nil {
-		err = writeError{err}
-	} else {
+	if err == nil {
 		body, err = readFrame(p.reader, &a)
 	}
 	if !stop() {
 		return a, nil, context.Cause(ctx)
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return a, body, nil
+	}
+	p.kill()
+	var lost writeError
+	switch {
+	case errors.As(err, &lost):
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errTimeout
 	default:
 		err = fmt.Errorf("%w: %w", errCrashed, err)
 	}
-	p.kill()
 	return a, nil, err
 }
 

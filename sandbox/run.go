@@ -50,7 +50,7 @@ func (p *Pool) attempt(ctx context.Context, t Task) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		c, err := p.take()
+		c, err := p.take(ctx)
 		if err != nil {
 			return Result{}, err
 		}
@@ -67,7 +67,7 @@ func (p *Pool) attempt(ctx context.Context, t Task) (Result, error) {
 func (p *Pool) runIn(ctx context.Context, c *process, t Task) (_ Result, again bool, _ error) {
 	scratch := p.scratch()
 	begin := time.Now()
-	a, body, err := c.exchange(ctx, request{Task: t, Scratch: scratch}, t.Limits.Timeout+killGrace)
+	a, body, err := c.exchange(ctx, &request{Task: t, Scratch: scratch}, t.Limits.Timeout+killGrace)
 	wall := time.Since(begin)
 	if err != nil {
 		var lost writeError

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,5 +161,19 @@ func TestClosedPoolRefuses(t *testing.T) {
 	}
 	if err := p.Prepare(context.Background(), newTask(t, noopWasm).Program); !errors.Is(err, ErrClosed) {
 		t.Fatalf("Prepare after Close: %v", err)
+	}
+}
+
+func TestChildThatDoesNotStartIsNoFaultOfTheTask(t *testing.T) {
+	for name, command := range map[string][]string{
+		"missing":         {filepath.Join(t.TempDir(), "missing")},
+		"another program": {"/bin/false"},
+	} {
+		cfg := testConfig(t, 1)
+		cfg.Child = command
+		p := newPool(t, cfg)
+		if r, err := p.Run(context.Background(), newTask(t, noopWasm)); err == nil || !strings.Contains(err.Error(), "start child") {
+			t.Errorf("%s: %v, error %v", name, r.Class, err)
+		}
 	}
 }

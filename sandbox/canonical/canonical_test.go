@@ -40,7 +40,7 @@ func TestRealProgramsStayValid(t *testing.T) {
 		if _, err := r.CompileModule(ctx, out); err != nil {
 			t.Errorf("%s: not valid any more: %v", path, err)
 		}
-		for n := range len(wasm) {
+		for n := 0; n < len(wasm); n += 1 + len(wasm)/300 {
 			if _, err := NaN(wasm[:n]); err != nil && !errors.Is(err, ErrFormat) {
 				t.Fatalf("%s cut off at %d: error of another kind: %v", path, n, err)
 			}
