@@ -93,9 +93,14 @@ func (f *fetch) pick(w *worker) *item {
 			return w.take(it)
 		}
 	}
-	// Nothing is left but what others were asked for: overtake those that are slow.
+	// Nothing is left but what others were asked for: overtake those that are slow. What another fetch has asked for, of
+	// a holder unknown here, it gives up after Stall.
 	for it := range f.flying {
-		if len(it.by) < 2 && time.Since(it.since) >= f.x.cfg.Overtake && !slices.Contains(it.tried, w) {
+		patience := f.x.cfg.Overtake
+		if len(it.by) == 0 {
+			patience = f.x.cfg.Stall
+		}
+		if len(it.by) < 2 && time.Since(it.since) >= patience && !slices.Contains(it.tried, w) {
 			return w.take(it)
 		}
 	}

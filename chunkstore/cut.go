@@ -95,7 +95,7 @@ func (c *cutter) fill(name string, r *bufio.Reader) (more bool, err error) {
 	room := MaxChunk - c.n
 	if c.long {
 		room = min(room, c.step)
-		c.step *= 2
+		c.step = min(2*c.step, MaxChunk)
 	} else {
 		room = int(min(int64(room), c.limit-c.size-int64(c.n)))
 	}

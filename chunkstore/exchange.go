@@ -30,7 +30,7 @@ type ExchangeConfig struct {
 	// Window is how many bytes of chunks may be on their way from a stream to the disk, of all fetches together.
 	// Default 16 MiB, at least MaxChunk.
 	Window int64
-	// Pipeline is how many requests one holder has before it at most. Default 16: at 1 MiB a chunk it covers 1 Gbit/s
+	// Pipeline is how many requests one holder has before it at most (see Overtake). Default 16: at 1 MiB a chunk it covers 1 Gbit/s
 	// over 130 ms. Range 1..1024.
 	Pipeline int
 	// Holders is how many holders one fetch asks at a time; further ones wait in reserve. Default 8, range 1..64.
@@ -44,7 +44,8 @@ type ExchangeConfig struct {
 	// drip. Default 16 KiB/s, at least 1.
 	MinRate int64
 	// Overtake is how long a holder that has nothing else to do waits before it asks for a chunk that another has been
-	// asked for. Default 500 ms, at least 1 ms. Too little fetches chunks twice, too much waits for slow holders.
+	// asked for. Default 500 ms, at least 1 ms. Too little fetches chunks twice, too much waits for slow holders. Requests
+	// are sent ahead only as far as they are answered within half of it.
 	Overtake time.Duration
 	// DialTimeout bounds the opening of a stream, a dial included. Default 10 s, at least 10 ms.
 	DialTimeout time.Duration

@@ -37,7 +37,13 @@ type worker struct {
 	retired bool // it is to end; its place is taken
 	ended   bool
 
-	asked []*item // not answered yet, in order
+	asked []request // not answered yet, in order
+}
+
+// request is an item that a holder was asked for, and when.
+type request struct {
+	*item
+	at time.Time
 }
 
 // holderStream is a stream to a holder. Its reads fail when the holder makes no progress.
@@ -161,8 +167,8 @@ func (w *worker) run() {
 	f := w.f
 	defer f.wg.Done()
 	err := w.work()
-	for _, it := range w.asked {
-		f.release(w, it)
+	for _, r := range w.asked {
+		f.release(w, r.item)
 	}
 	w.asked = nil
 	if err != nil && f.ctx.Err() == nil {
@@ -201,7 +207,7 @@ func (w *worker) work() error {
 		if it == nil {
 			return nil
 		}
-		w.asked = append(w.asked, it)
+		w.asked = append(w.asked, request{it, time.Now()})
 		if err := w.turn(); err != nil {
 			return err
 		}
@@ -245,14 +251,13 @@ func (w *worker) turn() error {
 func (w *worker) talk(h *holderStream) (answers int, err error) {
 	f := w.f
 	sent := 0 // of asked
-	// The pipeline deepens with every answer: a slow holder does not take much at the start.
-	for depth := 2; ; depth = min(depth+1, f.x.cfg.Pipeline) {
+	for depth := 2; ; {
 		for len(w.asked) < depth {
 			it := f.tryPick(w)
 			if it == nil {
 				break
 			}
-			w.asked = append(w.asked, it)
+			w.asked = append(w.asked, request{it, time.Now()})
 		}
 		if len(w.asked) == 0 {
 			return answers, nil
@@ -260,22 +265,30 @@ func (w *worker) talk(h *holderStream) (answers int, err error) {
 		if err := w.send(h, w.asked[sent:]); err != nil {
 			return answers, err
 		}
-		if err := w.receive(h, w.asked[0]); err != nil {
+		first := w.asked[0]
+		if err := w.receive(h, first.item); err != nil {
 			return answers, err
 		}
 		w.asked = slices.Delete(w.asked, 0, 1)
 		sent = len(w.asked)
 		answers++
+		// The pipeline deepens as long as answers come soon: what waits long in it could have come from elsewhere, and
+		// would be overtaken.
+		if time.Since(first.at) < f.x.cfg.Overtake/2 {
+			depth = min(depth+1, f.x.cfg.Pipeline)
+		} else {
+			depth = max(depth-1, 2)
+		}
 	}
 }
 
-func (w *worker) send(h *holderStream, list []*item) error {
+func (w *worker) send(h *holderStream, list []request) error {
 	if len(list) == 0 {
 		return nil
 	}
 	var b []byte
-	for _, it := range list {
-		b = appendRequest(b, it.cid)
+	for _, r := range list {
+		b = appendRequest(b, r.cid)
 	}
 	if err := h.SetWriteDeadline(time.Now().Add(w.f.x.cfg.Stall)); err != nil {
 		return err

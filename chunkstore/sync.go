@@ -71,6 +71,7 @@ func (s *Store) syncRounds() {
 
 // syncOnce flushes what is dirty: few files one by one, in parallel, so that they share the journal's commits and nobody
 // else's data are flushed with them; many by one syncfs, which orders the writes by their place on disk and commits once.
+// (Linux before 5.8 does not report all write errors through syncfs; what it loses is caught by the check on the first read.)
 func (s *Store) syncOnce() error {
 	list := s.index.takeDirty()
 	if len(list) == 0 {
