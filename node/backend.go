@@ -23,6 +23,10 @@ type backend struct {
 
 var _ api.Backend = (*backend)(nil)
 
+func newBackend(n *Node) *backend {
+	return &backend{n: n, rates: &rates{jobs: make(map[protocol.JobID]sample)}}
+}
+
 // kinds are the kinds that errors of the parts have for a user.
 var kinds = []struct {
 	err  error

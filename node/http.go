@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/node/api"
-	"github.com/compute-mesh/mesh/protocol"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -27,7 +26,7 @@ func (n *Node) serveAPI() (err error) {
 	if n.listener, err = api.Listen(n.home.dir); err != nil {
 		return err
 	}
-	server := api.NewServer(&backend{n: n, rates: &rates{jobs: make(map[protocol.JobID]sample)}}, n.log)
+	server := api.NewServer(newBackend(n), n.log)
 	n.servers = append(n.servers, server)
 	n.serve(server, n.listener)
 	return nil
