@@ -339,4 +339,3 @@ func (n Net) clear(ctx context.Context) error {
 	}
 	return nil
 }
-

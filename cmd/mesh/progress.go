@@ -68,9 +68,11 @@ func (p *progress) update(state string, done, total int64, words string) {
 	p.bar.SetCurrent(done)
 }
 
+// start shows the bar. It is made without a total, which mpb then takes to be open: it
+// may change, and reaching it does not end the bar.
 func (p *progress) start() {
 	p.bars = mpb.New(mpb.WithOutput(p.c.err), mpb.WithWidth(barWidth))
-	p.bar = p.bars.New(1, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+	p.bar = p.bars.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
 		mpb.BarRemoveOnComplete(),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *p.caption.Load() })))
 }
