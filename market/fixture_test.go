@@ -109,3 +109,38 @@ func receiptOf(t failer, n int, d *protocol.Done, keep protocol.Hash) protocol.S
 	}
 	return r
 }
+
+// testConfig is peer n's, with 2 slots.
+func testConfig(n int) Config {
+	cfg := DefaultConfig()
+	cfg.Signer, cfg.Codec = testPeer(n), protocol.Codec{Verifier: insecure.Verifier{}}
+	cfg.Mesh, cfg.Seed, cfg.Incarnation = testMesh, uint64(n)+1, testEpoch
+	cfg.Slots, cfg.Memory = 2, 8<<30
+	return cfg
+}
+
+// testMachine is peer n, new at the instant 0.
+func testMachine(t failer, n int, change func(*Config)) *Machine {
+	t.Helper()
+	cfg := testConfig(n)
+	if change != nil {
+		change(&cfg)
+	}
+	m, err := New(cfg, instant(0), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// instant is a moment after the start of a test.
+func instant(at time.Duration) Instant {
+	return Instant{Mono: at, Unix: testEpoch + at.Milliseconds()}
+}
+
+func step(t failer, m *Machine, at time.Duration, in Input) {
+	t.Helper()
+	if err := m.Step(instant(at), in); err != nil {
+		t.Fatalf("%T: %v", in, err)
+	}
+}
