@@ -169,6 +169,7 @@ Exit status: 0 done, 1 the job failed or any other error, 2 usage,
 			root.AddCommand(cmd)
 		}
 	}
+	root.AddCommand(c.laterCommands()...)
 	return root
 }
 

@@ -66,7 +66,7 @@ func TestHelp(t *testing.T) {
 	commands := [][]string{{"--help"}}
 	root := (&cli{}).rootCommand()
 	for _, cmd := range root.Commands() {
-		if cmd.Name() != "completion" && cmd.Name() != "help" {
+		if !cmd.Hidden {
 			commands = append(commands, []string{cmd.Name(), "--help"})
 		}
 	}
@@ -146,10 +146,12 @@ func TestJSON(t *testing.T) {
 		{[]string{"connect", "/ip4/192.0.2.7/tcp/7740/p2p/x"}, "peer addrs"},
 		{[]string{"get", jobID, "-o", filepath.Join(dir, "out")}, "job path outputs files bytes files_left"},
 		{[]string{"submit", "--map", wasm(t), "--array", "3"}, "job tasks stages state"},
-		{[]string{"submit", "--map", wasm(t), "--array", "3", "--detach"}, "job tasks stages state accepted"},
+		{[]string{"submit", "--map", wasm(t), "--array", "3", "--detach"}, "job tasks stages state accepted keepers wanted"},
 		{[]string{"submit", "--map", wasm(t), "--array", "3", "-o", dir + "/"}, "job tasks stages state output"},
 		{[]string{"add", wasm(t)}, "cid name bytes"},
 		{[]string{"logs", jobID + "/0"}, "stage task attempt text"},
+		{[]string{"why", jobID}, "job state reasons"},
+		{[]string{"pause", jobID}, "job state name owner created ended tasks done running pending failed"},
 		{[]string{"cancel", jobID}, "job state name owner created ended tasks done running pending failed"},
 	} {
 		r := mesh(t.Context(), home, "", append(test.args, "--json")...)

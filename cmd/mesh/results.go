@@ -56,7 +56,7 @@ it is one file of all outputs, in the order of the tasks.`,
 				}{args[0], w})
 			}
 			if t.path != standardOutput {
-				c.note("%s of results in %s", size(w.Bytes), w.Path)
+				c.note("results: %s in %s", size(w.Bytes), w.Path)
 			}
 			return nil
 		},

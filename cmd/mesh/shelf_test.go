@@ -160,8 +160,14 @@ func (s *shelf) Results(_ context.Context, id string, o api.ResultsOptions, sink
 }
 
 func (s *shelf) Control(_ context.Context, _ string, v api.Verb) (api.Summary, error) {
-	s.state = api.StateCancelled
+	if v == api.VerbCancel {
+		s.state = api.StateCancelled
+	}
 	return s.summary(), nil
+}
+
+func (s *shelf) Why(context.Context, string) (api.Why, error) {
+	return api.Why{Job: jobID, State: api.StateStalled, Reasons: []string{"no peer can run it"}}, nil
 }
 
 func (s *shelf) Logs(_ context.Context, _ string, o api.LogsOptions, f func(api.LogEntry) error) error {

@@ -109,10 +109,12 @@ type submission struct {
 // submitted is what `submit --json` prints.
 type submitted struct {
 	api.Submitted
-	State    api.State       `json:"state"`
-	Reason   string          `json:"reason,omitempty"`
-	Accepted *api.Acceptance `json:"accepted,omitempty"` // with --detach
-	Output   *written        `json:"output,omitempty"`   // with -o
+	State    api.State `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	Accepted *bool     `json:"accepted,omitempty"` // with --detach, as the next two
+	Keepers  *int      `json:"keepers,omitempty"`
+	Wanted   *int      `json:"wanted,omitempty"`
+	Output   *written  `json:"output,omitempty"` // with -o
 }
 
 func (c *cli) submit(ctx context.Context, s *submission) error {
@@ -169,8 +171,12 @@ func (c *cli) follow(ctx context.Context, s *submission, sub api.Submitted) erro
 	}
 	if failed == nil {
 		c.note("%s", ending(last))
-		if s.target.path == "" {
+		switch s.target.path {
+		case "":
 			c.note("results: mesh get %s -o PATH", sub.Job)
+		case standardOutput:
+		default:
+			c.note("results: %s in %s", size(out.Output.Bytes), s.target.path)
 		}
 	}
 	return failed
@@ -183,7 +189,9 @@ func (c *cli) detach(ctx context.Context, sub api.Submitted) error {
 		return cancelled(ctx, err, fmt.Sprintf("interrupted before it was accepted: job %s runs, this machine must stay on", sub.Job))
 	}
 	if c.json {
-		return c.print(submitted{Submitted: sub, State: api.StateRunning, Accepted: &a})
+		return c.print(submitted{
+			Submitted: sub, State: api.StateRunning, Accepted: &a.Accepted, Keepers: &a.Keepers, Wanted: &a.Wanted,
+		})
 	}
 	fmt.Fprintln(c.out, sub.Job)
 	c.note("%s; %s", shape(sub), keeping(a))

@@ -66,7 +66,7 @@ func (c *cli) testnetUp(open opener) *cobra.Command {
 			if err := c.showTestnet(s); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "\nNow type:\n  export MESH_HOME=%s\n  mesh status\n  mesh peers\n  mesh testnet%s down\n",
+			fmt.Fprintf(c.out, "\nNow type:\n  export MESH_HOME=%s\n  mesh status\n  mesh submit --map PROGRAM.wasm --input FILE -o RESULT\n  mesh testnet%s down\n",
 				quoted(n.Home(0)), dirFlag(cmd))
 			return nil
 		},
