@@ -111,7 +111,7 @@ func (o *oracle) stage(i protocol.StageIndex, all []*protocol.Record) oracleStag
 	}
 	s.top = best(tops, sealOrder(s.ref))
 	for t := range m.Tasks {
-		s.cells = append(s.cells, s.cell(protocol.TaskIndex(t), all))
+		s.cells = append(s.cells, s.cell(protocol.TaskIndex(t), all, o.generation()))
 	}
 	return s
 }
@@ -145,11 +145,12 @@ func (s *oracleStage) about(r *protocol.Record, t protocol.TaskIndex) (protocol.
 	return 0, false
 }
 
-func (s *oracleStage) cell(t protocol.TaskIndex, all []*protocol.Record) oracleCell {
+func (s *oracleStage) cell(t protocol.TaskIndex, all []*protocol.Record, last protocol.Generation) oracleCell {
 	var c oracleCell
 	for _, r := range all {
-		if life, ok := s.about(r, t); ok {
-			c.life = max(c.life, life)
+		kind := r.Body.Kind()
+		if life, ok := s.about(r, t); ok && (kind == protocol.KindReopen || kind == protocol.KindSeal) {
+			c.life = max(c.life, life) // only a keeper's word starts one
 		}
 	}
 	of := map[protocol.Kind][]*protocol.Record{}
@@ -176,11 +177,13 @@ func (s *oracleStage) cell(t protocol.TaskIndex, all []*protocol.Record) oracleC
 		x, y := a.Body.(*protocol.Checkpoint), b.Body.(*protocol.Checkpoint)
 		return cmp.Or(cmp.Compare(y.Epoch, x.Epoch), cmp.Compare(y.Sequence, x.Sequence))
 	})
-	c.failures(of[protocol.KindFailed])
+	c.failures(of[protocol.KindFailed], last)
 	return c
 }
 
-func (c *oracleCell) failures(list []*protocol.Record) {
+// failures takes those of generations up to last, the owner's newest retry.
+func (c *oracleCell) failures(list []*protocol.Record, last protocol.Generation) {
+	list = slices.DeleteFunc(list, func(r *protocol.Record) bool { return r.Body.(*protocol.Failed).Generation > last })
 	for _, r := range list {
 		c.generation = max(c.generation, r.Body.(*protocol.Failed).Generation)
 	}
@@ -197,6 +200,14 @@ func (c *oracleCell) failures(list []*protocol.Record) {
 	}
 }
 
+// generation is the owner's newest retry.
+func (o *oracle) generation() protocol.Generation {
+	if o.retry == nil {
+		return 0
+	}
+	return protocol.Generation(o.retry.Body.(*protocol.Control).Sequence)
+}
+
 // state is how far the job is.
 func (o *oracle) state() protocol.JobState {
 	if o.end != nil {
@@ -205,10 +216,7 @@ func (o *oracle) state() protocol.JobState {
 	if o.stages[len(o.stages)-1].top != nil {
 		return protocol.JobDone
 	}
-	var generation protocol.Generation
-	if o.retry != nil {
-		generation = protocol.Generation(o.retry.Body.(*protocol.Control).Sequence)
-	}
+	generation := o.generation()
 	for _, s := range o.stages {
 		lost, left := 0, 0
 		for _, c := range s.cells {
