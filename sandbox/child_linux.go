@@ -48,11 +48,6 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// prepareSpawning gives the calling thread what its children inherit: they can gain no privileges.
-func prepareSpawning() {
-	_ = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) // an old kernel without it changes nothing else
-}
-
 // tie makes the kernel kill the child when the thread that starts it ends, and gives it a process group of its own, so
 // that a terminal's interrupt does not reach it before its parent.
 func tie(cmd *exec.Cmd) {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,18 @@ import (
 	"testing"
 	"time"
 )
+
+// What the test binary can be besides a child of a pool: a parent to be killed, and a child whose program has taken it over.
+const (
+	parentCommand = "sandbox-parent"
+	escapeCommand = "sandbox-escape"
+)
+
+// processes is what TestMain does for a first argument.
+var processes = map[string]func(args []string){
+	parentCommand: func(args []string) { parentToKill(args[0]) },
+	escapeCommand: func(args []string) { escape(args[0], args[1]) },
+}
 
 // parentToKill is a process with a pool and a task that never ends; it prints its child's process ID.
 func parentToKill(dir string) {
@@ -111,7 +125,7 @@ func TestKilledParentLeavesNoChild(t *testing.T) {
 func started(t *testing.T, p *Pool, ctx context.Context) chan error {
 	t.Helper()
 	task := newTask(t, contractWasm, "log-loop")
-	task.Log = filepath.Join(t.TempDir(), "log")
+	task.Log = filepath.Join(p.cfg.Logs[0], "log")
 	task.Limits.Timeout = time.Hour
 	ended := make(chan error, 1)
 	go func() {
@@ -227,11 +241,14 @@ func (p *Pool) idleAlive() bool {
 func TestChildrenCanGainNoPrivilegesAndDumpNoCore(t *testing.T) {
 	p := newPool(t, testConfig(t, 1))
 	wantClass(t, run(t, p, newTask(t, noopWasm)), ClassDone)
+	eventually(t, "only the slot's child is left", func() bool { return len(children(os.Getpid())) == 1 })
+	seen := 0
 	for _, id := range children(os.Getpid()) {
 		status, err := os.ReadFile("/proc/" + id + "/status")
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || gone(id) {
+			continue // the child that compiled
 		}
+		seen++
 		if !strings.Contains(string(status), "NoNewPrivs:\t1") {
 			t.Error("the child could gain privileges")
 		}
@@ -254,6 +271,9 @@ func TestChildrenCanGainNoPrivilegesAndDumpNoCore(t *testing.T) {
 		if strings.Contains(string(env), "PATH=") {
 			t.Error("the child has the parent's environment")
 		}
+	}
+	if seen != 1 {
+		t.Errorf("%d children", seen)
 	}
 }
 
@@ -310,5 +330,59 @@ func wantDone(t *testing.T, r Result) {
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// escape tries what a confined child must not be able to do, and says what it could.
+func escape(inside, outside string) {
+	if err := os.WriteFile(filepath.Join(inside, "mine"), []byte("x"), 0o600); err != nil {
+		fmt.Print("cannot write inside: ", err, "; ")
+	}
+	if err := os.WriteFile(filepath.Join(outside, "there"), []byte("y"), 0o600); err == nil {
+		fmt.Print("wrote a file outside; ")
+	}
+	if err := os.Truncate(filepath.Join(outside, "there"), 0); err == nil {
+		fmt.Print("truncated a file outside; ")
+	}
+	if err := os.Remove(filepath.Join(outside, "there")); err == nil {
+		fmt.Print("removed a file outside; ")
+	}
+	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		fmt.Print("listens on ", l.Addr(), "; ")
+	}
+	fmt.Print("end")
+	os.Exit(0)
+}
+
+func TestChildrenAreConfined(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside, outside := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "there"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	s, err := newSpawner([]string{self, escapeCommand, inside, outside}, []string{inside},
+		slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	did := p.epitaph()
+	p.close()
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(log.String(), "landlock=0") {
+		t.Log("this kernel has no Landlock: children are confined by the engine alone")
+		return
+	}
+	if did != "exit status 0: end" {
+		t.Errorf("a confined child: %s (%s)", did, log.String())
 	}
 }

@@ -50,7 +50,7 @@ func TestTimeoutKillsAndKeepsTheLog(t *testing.T) {
 	if err := p.Prepare(context.Background(), task.Program); err != nil {
 		t.Fatal(err)
 	}
-	task.Log = filepath.Join(t.TempDir(), "log")
+	task.Log = filepath.Join(p.cfg.Logs[0], "log")
 	task.Limits.Timeout = 300 * time.Millisecond
 	r := run(t, p, task)
 	wantClass(t, r, ClassTimeout)
@@ -71,7 +71,7 @@ func TestTimeoutKillsAndKeepsTheLog(t *testing.T) {
 
 func TestLogIsCappedAndTheProgramGoesOn(t *testing.T) {
 	p := newPool(t, testConfig(t, 1))
-	for _, path := range []string{"", filepath.Join(t.TempDir(), "log")} {
+	for _, path := range []string{"", filepath.Join(p.cfg.Logs[0], "log")} {
 		task := newTask(t, contractWasm, "endless-log")
 		task.Log = path
 		r := run(t, p, task)
@@ -252,6 +252,7 @@ func TestTaskIsValidated(t *testing.T) {
 		"file and dir":  func(task *Task) { task.In = []File{{"a", noopWasm}, {"a/b", noopWasm}} },
 		"NUL in arg":    func(task *Task) { task.Args = append(task.Args, "\x00") },
 		"large args":    func(task *Task) { task.Args = append(task.Args, strings.Repeat("x", MaxArgBytes)) },
+		"log elsewhere": func(task *Task) { task.Log = filepath.Join(filepath.Dir(p.cfg.Logs[0]), "log") },
 		"no time limit": func(task *Task) { task.Limits.Timeout = 0 },
 		"no memory":     func(task *Task) { task.Limits.Memory = 0 },
 		"negative disk": func(task *Task) { task.Limits.Disk = -1 },

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 // Config is what a Pool needs.
 type Config struct {
 	Dir   string   // scratch files, compiled code and its key; made with mode 0700. For one pool at a time. Required
+	Logs  []string // existing directories, besides Dir, that Task.Log files are in: children can write nowhere else
 	Slots int      // tasks run at once, at least 1. Default: none
 	Child []string // command line that leads to ChildMain, with the arguments that are appended to it. Required
 
@@ -108,6 +111,12 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
+	cfg.Logs = slices.Clone(cfg.Logs)
+	for i := range cfg.Logs {
+		if cfg.Logs[i], err = filepath.Abs(cfg.Logs[i]); err != nil {
+			return nil, fmt.Errorf("sandbox: %w", err)
+		}
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
@@ -124,7 +133,8 @@ func New(cfg Config) (*Pool, error) {
 	if p.cache, err = openCache(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("sandbox: cache: %w", err)
 	}
-	if p.spawner, err = newSpawner(append(append([]string{}, cfg.Child...), childArguments(cfg)...)); err != nil {
+	command := append(append([]string{}, cfg.Child...), childArguments(cfg)...)
+	if p.spawner, err = newSpawner(command, append([]string{cfg.Dir}, cfg.Logs...), cfg.Log); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
 	p.closing, p.cancel = context.WithCancelCause(context.Background())
@@ -308,4 +318,17 @@ func (p *Pool) compileOnce(ctx context.Context, program ProgramRef) error {
 // scratch is a new task's directory. It is made by the child, when it is needed.
 func (p *Pool) scratch() string {
 	return filepath.Join(p.cfg.Dir, scratchDir, strconv.FormatUint(p.tasks.Add(1), 10))
+}
+
+// mayLog reports what is wrong with a task's log file: no child could write it.
+func (p *Pool) mayLog(path string) error {
+	if path == "" {
+		return nil
+	}
+	for _, dir := range append([]string{p.cfg.Dir}, p.cfg.Logs...) {
+		if rel, err := filepath.Rel(dir, path); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("sandbox: task: log %q is beneath none of Config.Dir and Config.Logs", path)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
@@ -38,20 +39,27 @@ type spawner struct {
 	done    chan struct{}
 }
 
-func newSpawner(command []string) (*spawner, error) {
+// newSpawner makes a spawner of children that can write beneath dirs alone, where the system has a way to see to that.
+func newSpawner(command, dirs []string, log *slog.Logger) (*spawner, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	s := &spawner{command: command, life: r, held: w, jobs: make(chan func()), done: make(chan struct{})}
+	ready := make(chan error)
 	go func() {
 		defer close(s.done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		prepareSpawning()
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and what confines it too
+		landlock, err := confine(dirs)
+		ready <- err
+		log.Debug("sandbox: children are confined", "landlock", landlock, "error", err)
 		for job := range s.jobs {
 			job()
 		}
 	}()
+	if err := <-ready; err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
@@ -97,8 +105,8 @@ func (s *spawner) fork() (*process, error) {
 	p := &process{in: in, out: out, reader: bufio.NewReader(out), dead: make(chan struct{})}
 	p.cmd = exec.Command(s.command[0], s.command[1:]...)
 	p.cmd.Stdin = childIn
-	p.cmd.Stderr = &p.stderr
-	p.cmd.ExtraFiles = []*os.File{childOut, s.life} // responseFD, lifeFD
+	p.cmd.Stdout, p.cmd.Stderr = &p.stderr, &p.stderr // one pipe; /dev/null could not be opened by the confined thread
+	p.cmd.ExtraFiles = []*os.File{childOut, s.life}   // responseFD, lifeFD
 	// Two processors: one for the program, one for the goroutine that waits for the parent's end. Nothing of the
 	// peer's environment is the child's business.
 	p.cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
@@ -144,6 +152,8 @@ var (
 // writeError is in the error of an exchange whose request did not arrive: nothing was started.
 type writeError struct{ error }
 
+func (e writeError) Unwrap() error { return e.error }
+
 // exchange sends a request, unless it is nil, and waits for the child's message. After an error the process is dead or
 // dying and must be closed.
 func (p *process) exchange(ctx context.Context, q *request, limit time.Duration) (response, []byte, error) {
@@ -173,9 +183,9 @@ func (p *process) exchange(ctx context.Context, q *request, limit time.Duration)
 	p.kill()
 	var lost writeError
 	switch {
-	case errors.As(err, &lost):
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errTimeout
+	case errors.As(err, &lost):
 	default:
 		err = fmt.Errorf("%w: %w", errCrashed, err)
 	}

@@ -15,7 +15,7 @@ import (
 // is no fault of the program: the task is not valid, the host failed (a file is missing, its disk is full), the
 // context ended (the error wraps its cause; the child is killed and Run returns at once), or the pool was closed.
 func (p *Pool) Run(ctx context.Context, t Task) (Result, error) {
-	if err := t.Validate(); err != nil {
+	if err := errors.Join(t.Validate(), p.mayLog(t.Log)); err != nil {
 		return Result{}, err
 	}
 	ctx, leave, err := p.enter(ctx)

@@ -78,8 +78,8 @@ type Task struct {
 	Deterministic bool
 	Seed          [32]byte
 
-	// Log is a host file that standard error is appended to while the task runs; it should be a new one, and is made at
-	// the first byte. With "" the log comes with the result alone, and is lost if the child is killed.
+	// Log is a host file, beneath one of Config.Logs, that standard error is appended to while the task runs; it should be
+	// a new one, and is made at the first byte. With "" the log comes with the result alone, and is lost if the child is killed.
 	Log string
 }
 

@@ -17,16 +17,13 @@ import (
 // childCommand is the first argument with which the test binary becomes a child, as meshd does.
 const childCommand = "sandbox-child"
 
-// parentCommand makes the test binary a parent to be killed: see TestKilledParentLeavesNoChild.
-const parentCommand = "sandbox-parent"
-
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
-		switch os.Args[1] {
-		case childCommand:
+		if os.Args[1] == childCommand {
 			os.Exit(ChildMain(os.Args[2:]))
-		case parentCommand:
-			parentToKill(os.Args[2])
+		}
+		if command := processes[os.Args[1]]; command != nil {
+			command(os.Args[2:])
 		}
 	}
 	flag.Parse()
@@ -40,6 +37,7 @@ func testConfig(t testing.TB, slots int) Config {
 		t.Fatal(err)
 	}
 	c := DefaultConfig()
+	c.Logs = []string{t.TempDir()}
 	c.Dir, c.Slots, c.Child = filepath.Join(t.TempDir(), "sandbox"), slots, []string{self, childCommand}
 	return c
 }
