@@ -78,7 +78,9 @@ type driver struct {
 	ctx   context.Context // of the loop's life
 	stop  context.CancelCauseFunc
 	ended chan struct{} // loop and committer are done
-	gaps  atomic.Uint64
+
+	started atomic.Bool
+	gaps    atomic.Uint64
 
 	// Of the loop alone.
 	wake    time.Duration // Mono of the next Tick; 0: none
@@ -97,6 +99,7 @@ func newDriver(m machine, out outlets, c clock, log *slog.Logger) *driver {
 
 // start begins the loop. failed is called, once, when a commit fails: the node must then end.
 func (d *driver) start(failed func(error)) {
+	d.started.Store(true)
 	work := make(chan *batch)
 	committed := make(chan struct{})
 	go func() {
@@ -125,7 +128,9 @@ func (d *driver) start(failed func(error)) {
 // close ends the loop, after what the machine owes has been committed, and returns when it has ended.
 func (d *driver) close() {
 	d.stop(errClosing)
-	<-d.ended
+	if d.started.Load() {
+		<-d.ended
+	}
 }
 
 // post brings an input to the machine. It waits while the queue is full, and gives up when the driver ends.

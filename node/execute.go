@@ -34,7 +34,7 @@ func (r *runner) execute(t *task) market.Ended {
 	}
 	in := t.input
 	if in.task.Log == "" {
-		in.task.Log = r.prep.files.temp("log")
+		in.task.Log = r.prep.files.log()
 	}
 	r.mu.Lock()
 	t.log = in.task.Log

@@ -32,6 +32,7 @@ const (
 	dirJournal      = "journal"
 	dirChunks       = "chunks"
 	dirSandbox      = "sandbox" // compiled programs and the tasks' directories
+	dirLogs         = "logs"    // of running tasks; emptied at a start
 	dirFiles        = "files"   // files that tasks see, written out of chunks; emptied at a start
 )
 

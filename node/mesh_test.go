@@ -316,10 +316,7 @@ func TestRestartKeepsAJob(t *testing.T) {
 func TestSecondPeerOnAHomeIsRefused(t *testing.T) {
 	cfg := testConfig(t, t.TempDir())
 	startNode(t, cfg)
-	if n, err := New(t.Context(), cfg); !errors.Is(err, ErrHomeInUse) {
-		if n != nil {
-			_ = n.Close(t.Context())
-		}
+	if _, err := New(t.Context(), cfg); !errors.Is(err, ErrHomeInUse) {
 		t.Fatalf("got %v", err)
 	}
 }

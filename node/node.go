@@ -61,40 +61,44 @@ type Node struct {
 
 // New starts a peer. It returns when the peer can be reached by others and by its user; ctx bounds the start alone.
 // Close must be called, also after Wait has returned.
-func New(ctx context.Context, cfg Config) (_ *Node, err error) {
+func New(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg, err = cfg.withDefaults(); err != nil {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, began: time.Now(), over: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.Close(context.WithoutCancel(ctx)))
-		}
-	}()
-	if n.home, err = openHome(cfg.Home); err != nil {
-		return n, err
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
+	return n, nil
+}
+
+// open opens and starts everything. What it has opened when it fails, Close closes.
+func (n *Node) open(ctx context.Context) (err error) {
+	if n.home, err = openHome(n.cfg.Home); err != nil {
+		return err
 	}
 	if n.owner, err = newSigner(n.home.owner); err != nil {
-		return n, err
+		return err
 	}
 	entries, err := n.openDisk()
 	if err != nil {
-		return n, err
+		return err
 	}
 	if err := n.openNetwork(); err != nil {
-		return n, err
+		return err
 	}
 	if err := n.openWork(entries); err != nil {
-		return n, err
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return n, err
+		return err
 	}
-	return n, n.start()
+	return n.start()
 }
 
 // openDisk opens the store and the journal.
@@ -136,13 +140,14 @@ func (n *Node) openNetwork() (err error) {
 
 // openWork makes the machine and what carries out its effects.
 func (n *Node) openWork(entries []market.Entry) (err error) {
-	files, err := newFileCache(n.home.path(dirFiles), fileCacheBytes, n.store)
+	files, err := newFileCache(n.home.path(dirFiles), n.home.path(dirLogs), fileCacheBytes, n.store)
 	if err != nil {
 		return err
 	}
 	if n.cfg.Slots > 0 {
 		cfg := sandbox.DefaultConfig()
-		cfg.Dir, cfg.Slots, cfg.Child, cfg.Log = n.home.path(dirSandbox), n.cfg.Slots, n.cfg.Child, n.log
+		cfg.Dir, cfg.Logs = n.home.path(dirSandbox), []string{n.home.path(dirLogs)}
+		cfg.Slots, cfg.Child, cfg.Log = n.cfg.Slots, n.cfg.Child, n.log
 		if n.pool, err = sandbox.New(cfg); err != nil {
 			return err
 		}

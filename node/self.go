@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/compute-mesh/mesh/dht"
@@ -119,19 +117,6 @@ func (n *Node) Dashboard() string { return n.dashboard }
 
 // Socket is the path of the control API's socket.
 func (n *Node) Socket() string { return n.listener.Path() }
-
-// Greeting is what meshd prints when it has started.
-func (n *Node) Greeting() string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "meshd %s, peer %s of mesh %q\n", Version, n.home.peer, n.cfg.Mesh)
-	fmt.Fprintf(&s, "lends %d slots; home %s\n", n.cfg.Slots, n.home.dir)
-	fmt.Fprintf(&s, "jobs are taken from users of %s (user ID %d); they are signed by owner %s\n", n.listener.Path(), os.Getuid(), n.home.ownerID)
-	if n.dashboard != "" {
-		fmt.Fprintf(&s, "metrics: %s/metrics\n", n.dashboard)
-	}
-	fmt.Fprintf(&s, "another machine joins with:\n  %s\n", n.Join())
-	return s.String()
-}
 
 // ID implements api.Network.
 func (b *backend) ID(context.Context) (api.ID, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/ipfs/go-cid"
@@ -19,6 +20,7 @@ const fileCacheBytes = 4 << 30
 // while there is room.
 type fileCache struct {
 	dir   string
+	logs  string // directory of running tasks' logs, the only one that task processes write to
 	limit int64
 	store materialiser
 
@@ -44,15 +46,17 @@ type cachedFile struct {
 	used  uint64 // fileCache.clock at the last use
 }
 
-// newFileCache empties dir: what an earlier process left may be half-written.
-func newFileCache(dir string, limit int64, store materialiser) (*fileCache, error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, fmt.Errorf("node: files of tasks: %w", err)
+// newFileCache empties the directories: what an earlier process left may be half-written.
+func newFileCache(dir, logs string, limit int64, store materialiser) (*fileCache, error) {
+	for _, d := range []string{dir, logs} {
+		if err := os.RemoveAll(d); err != nil {
+			return nil, fmt.Errorf("node: files of tasks: %w", err)
+		}
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("node: files of tasks: %w", err)
+		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("node: files of tasks: %w", err)
-	}
-	return &fileCache{dir: dir, limit: limit, store: store, files: make(map[cid.Cid]*cachedFile)}, nil
+	return &fileCache{dir: dir, logs: logs, limit: limit, store: store, files: make(map[cid.Cid]*cachedFile)}, nil
 }
 
 // temp is the path of a file that does not exist yet, for whoever asks.
@@ -61,6 +65,14 @@ func (f *fileCache) temp(kind string) string {
 	defer f.mu.Unlock()
 	f.counter++
 	return filepath.Join(f.dir, fmt.Sprintf("%s-%d", kind, f.counter))
+}
+
+// log is the path of a new log.
+func (f *fileCache) log() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.counter++
+	return filepath.Join(f.logs, strconv.FormatUint(f.counter, 10))
 }
 
 // acquire gives the path of a file whose chunks are all here. It stays until release, as long as the chunks of a file
