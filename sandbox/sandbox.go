@@ -5,6 +5,10 @@
 // Children never outlive the process that made the pool, however that one ends. Modules are compiled once, in a child,
 // into a cache on disk that only this peer's own files are loaded from.
 //
+// On Linux the kernel holds a child too, should a program escape from its engine: it can write beneath the pool's
+// directories alone, make no sockets, gain no privileges, and has limits on memory and open files. Elsewhere on Unix there
+// is the engine's wall alone; Windows has no way to hand a child its pipes, and no pool.
+//
 // What a program sees is the contract of docs/design.md section 7: arguments, environment, standard input, /in
 // read-only, /out and /tmp writable, nothing else: no network, no host file, no clock or random source but its own
 // unless the task is nondeterministic. Package wasi has all of it, for both engines: wasmtime where cgo is there at build
