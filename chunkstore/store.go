@@ -77,13 +77,16 @@ func open(cfg Config, d disk) (_ *Store, err error) {
 	return s, nil
 }
 
-// Close syncs and closes the store. Readers and imports must have been closed before.
+// Close closes the store; readers and imports must have been closed before. It does not sync: what others rely on has been
+// synced when they were told, and a peer that shuts down has no time to flush what it could fetch again.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	err := s.sync(context.Background())
-	return errors.Join(err, s.pins.Close())
+	s.syncer.mu.Lock() // no round begins after this
+	s.syncer.mu.Unlock()
+	s.syncer.rounds.Wait()
+	return s.pins.Close()
 }
 
 func (s *Store) usable(ctx context.Context) error {

@@ -15,6 +15,7 @@ type syncer struct {
 	mu      sync.Mutex
 	running bool
 	next    *syncRound
+	rounds  sync.WaitGroup // the goroutine that runs rounds
 }
 
 type syncRound struct {
@@ -26,21 +27,18 @@ type syncRound struct {
 // the chunks concerned are written afresh by the next Sync: after a failed flush the system may have dropped their pages,
 // and a second flush of the same file would succeed without having written anything.
 func (s *Store) Sync(ctx context.Context) error {
+	s.syncer.mu.Lock()
 	if err := s.usable(ctx); err != nil {
+		s.syncer.mu.Unlock()
 		return err
 	}
-	return s.sync(ctx)
-}
-
-func (s *Store) sync(ctx context.Context) error {
-	s.syncer.mu.Lock()
 	if s.syncer.next == nil {
 		s.syncer.next = &syncRound{done: make(chan struct{})}
 	}
 	round := s.syncer.next
 	if !s.syncer.running {
 		s.syncer.running = true
-		go s.syncRounds()
+		s.syncer.rounds.Go(s.syncRounds)
 	}
 	s.syncer.mu.Unlock()
 	select {
@@ -69,9 +67,12 @@ func (s *Store) syncRounds() {
 	}
 }
 
-// syncOnce flushes what is dirty: few files one by one, in parallel, so that they share the journal's commits and nobody
-// else's data are flushed with them; many by one syncfs, which orders the writes by their place on disk and commits once.
-// (Linux before 5.8 does not report all write errors through syncfs; what it loses is caught by the check on the first read.)
+// syncOnce flushes what is dirty: file by file and in parallel, so that the flushes share commits of the journal, or, when
+// there are very many, by one syncfs. Measured on ext4, busy machine: 64 files of 1 MiB take 160 ms one by one, 60 ms by 16
+// at a time, 80 ms by syncfs; 500 files of 20 KB 600, 80 and 20 ms. But syncfs also waits for whatever everybody else has
+// written to the file system, which has no bound, so it is kept for the first sync after a start, when nothing is known
+// to be durable, and for floods of small chunks. (Linux before 5.8 does not report all write errors through syncfs; what
+// it loses is caught by the check on the first read.)
 func (s *Store) syncOnce() error {
 	list := s.index.takeDirty()
 	if len(list) == 0 {
