@@ -117,11 +117,26 @@ func (b *backend) importProgram(ctx context.Context, set string, src api.Source)
 	if err := checkProgram(item.Name, wasm); err != nil {
 		return got, err
 	}
-	piece, err := b.n.store.ImportFile(ctx, set, item.Name, bytes.NewReader(wasm))
+	root, err := b.storeProgram(ctx, set, item.Name, wasm)
 	if err != nil {
 		return got, err
 	}
-	return api.Imported{Root: piece.Root.String(), Bytes: uint64(piece.Size)}, ended(src, "program")
+	return api.Imported{Root: root.String(), Bytes: uint64(len(wasm))}, ended(src, "program")
+}
+
+// storeProgram stores a program. One of a single chunk, as most are, costs one durable write, which a user waits for.
+func (b *backend) storeProgram(ctx context.Context, set, name string, wasm []byte) (cid.Cid, error) {
+	if len(wasm) > chunkstore.MaxChunk {
+		piece, err := b.n.store.ImportFile(ctx, set, name, bytes.NewReader(wasm))
+		return piece.Root, err
+	}
+	hold := b.n.store.Hold()
+	defer hold.Release()
+	root, err := b.n.store.Put(ctx, wasm)
+	if err != nil {
+		return root, err
+	}
+	return root, b.n.store.Pin(set, root)
 }
 
 func checkProgram(name string, wasm []byte) error {

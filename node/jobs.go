@@ -152,37 +152,51 @@ func (b *backend) Watch(ctx context.Context, text string, f func(api.Status) err
 		if v.ended() {
 			return nil
 		}
-		if err := b.pause(ctx, changed, v.peer == "" && v.Keeper); err != nil {
+		if err := b.pause(ctx, id, changed, v.peer == "" && v.Keeper); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits for the next look at a job: at least as long as WatchRate wants, then for a change where this peer hears
-// of all, else for pollEvery. A beat that changes only what runs is no change, hence the longest wait.
-func (b *backend) pause(ctx context.Context, changed <-chan struct{}, told bool) error {
+// pause waits for the next look at a job: for a change where this peer hears of all, else for pollEvery; and as long as
+// WatchRate wants, unless the job has ended. A beat that changes only what runs is no change, hence the longest wait.
+func (b *backend) pause(ctx context.Context, id protocol.JobID, changed <-chan struct{}, told bool) error {
 	least := time.NewTimer(time.Second / api.WatchRate)
 	defer least.Stop()
-	most := time.NewTimer(2 * pollEvery)
+	most := time.NewTimer(pollEvery)
 	defer most.Stop()
-	if !told {
-		most.Reset(pollEvery)
+	if told {
+		most.Reset(2 * pollEvery)
 	}
-	for _, c := range []<-chan time.Time{least.C, most.C} {
-		woken := changed
-		if c == least.C {
-			woken = nil
-		}
+	for early, news := true, false; ; {
 		select {
-		case <-c:
-		case <-woken:
+		case <-least.C:
+			if news {
+				return nil
+			}
+			early = false
+		case <-changed:
+			if !early || b.over(ctx, id) {
+				return nil
+			}
+			news = true
+		case <-most.C:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-b.n.ctx.Done():
 			return explain(errClosing)
 		}
 	}
-	return nil
+}
+
+// over tells whether a job has ended, as far as this peer knows.
+func (b *backend) over(ctx context.Context, id protocol.JobID) (ended bool) {
+	err := b.n.driver.ask(ctx, func(m machine) {
+		v, ok := m.View(id)
+		ended = ok && v.State != protocol.JobRunning
+	})
+	return ended || err != nil
 }
 
 // verbs are the owner's orders.
