@@ -10,17 +10,17 @@ import (
 // inviteState is how a keeper sees to it that there are enough of them.
 type inviteState struct {
 	asked    map[protocol.PeerID]time.Duration // invited, and when last heard of
-	refused  map[protocol.PeerID]bool
-	few      time.Duration // since when there are too few; never: enough
-	accepted bool          // there were enough once
-	fetching bool          // what this peer is invited to keep is on its way
+	refused  map[protocol.PeerID]time.Duration // not asked again before then
+	few      time.Duration                     // since when there are too few; never: enough
+	accepted bool                              // there were enough once
+	fetching bool                              // what this peer is invited to keep is on its way
 	progress []protocol.PeerID
 	next     time.Duration // when the inviters are told that it still is
 }
 
 func (v *inviteState) init() {
 	v.asked = map[protocol.PeerID]time.Duration{}
-	v.refused = map[protocol.PeerID]bool{}
+	v.refused = map[protocol.PeerID]time.Duration{}
 	v.few = never
 }
 
@@ -105,7 +105,7 @@ func (s *swarm) inviteTick() {
 		at := s.invite.asked[p]
 		if !s.m.up[p] || now >= at+s.m.cfg.KeepWait {
 			delete(s.invite.asked, p)
-			s.invite.refused[p] = true
+			s.notBefore(p, s.m.cfg.KeepWait)
 			continue
 		}
 		need--
@@ -126,9 +126,15 @@ func (s *swarm) inviteTick() {
 func (s *swarm) candidates() []protocol.PeerID {
 	var list []protocol.PeerID
 	for _, p := range sortedKeys(s.m.up) {
-		if _, asked := s.invite.asked[p]; !asked && !s.invite.refused[p] && s.ledger.keepOf(p) == nil {
-			list = append(list, p)
+		if _, asked := s.invite.asked[p]; asked || s.ledger.keepOf(p) != nil {
+			continue
 		}
+		if until, refused := s.invite.refused[p]; refused && s.m.now.Mono < until {
+			s.wakeAt(until)
+			continue
+		}
+		delete(s.invite.refused, p)
+		list = append(list, p)
 	}
 	return ranked("keep", s.id, 0, list)
 }
@@ -216,9 +222,15 @@ func (s *swarm) keepAnswer(from protocol.PeerID, a *protocol.KeepAnswer) {
 		return
 	}
 	delete(s.invite.asked, from)
-	s.invite.refused[from] = true
+	s.notBefore(from, s.m.cfg.Hysteresis)
 	s.wakeAt(s.m.now.Mono)
 	s.m.changed(s.id)
+}
+
+// notBefore lets a candidate that was silent, or refused, be for a while.
+func (s *swarm) notBefore(p protocol.PeerID, d time.Duration) {
+	s.invite.refused[p] = s.m.now.Mono + d
+	s.wakeAt(s.invite.refused[p])
 }
 
 // hear notes peers that an announcement or an invitation names as keepers, for as long

@@ -24,6 +24,10 @@ var (
 	errFull     = errors.New("market: ledger is at its limit")
 )
 
+// hardSpans bounds the spans of a stage against who signs segments to fill our memory:
+// 64 MiB. What honest peers do stays under MaxSegments.
+const hardSpans = 64 * MaxSegments
+
 // ledger is a job's replicated state: the join of the signed records that were added.
 // Two ledgers of a job with the same records, in whatever order, are equal. A member
 // that is no keeper has one with the records that concern it.
@@ -118,16 +122,16 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 		}
 		return l.control(rec, b), nil
 	case *protocol.Keep:
-		return put(l.keeps, rec, MaxKeeps)
+		return put(l.keeps, rec, MaxKeeps), nil
 	case *protocol.Unkeep:
 		if k := l.keeps[b.Keep]; k == nil {
 			return false, errUnknown
 		} else if k.Signer != rec.Signer {
 			return false, errKeep
 		}
-		return put(l.unkeeps, rec, MaxKeeps)
+		return put(l.unkeeps, rec, MaxKeeps), nil
 	case *protocol.Opaque:
-		return put(l.opaque, rec, MaxOpaque)
+		return put(l.opaque, rec, MaxOpaque), nil
 	}
 	s, err := l.check(rec)
 	if err != nil {
@@ -135,9 +139,6 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 	}
 	switch b := rec.Body.(type) {
 	case *protocol.Segment:
-		if len(s.spans) >= MaxSegments {
-			return false, errFull
-		}
 		return s.apply(b.Range, rec), nil
 	case *protocol.Done:
 		return s.apply(b.Range, rec), nil
@@ -157,16 +158,21 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 	return false, errShape
 }
 
-// put adds rec to a set of records that never conflict.
-func put(set map[protocol.Hash]*protocol.Record, rec *protocol.Record, limit int) (bool, error) {
+// put adds rec to a set of records that never conflict. A full set keeps those with the
+// lowest hashes, whatever order they come in.
+func put(set map[protocol.Hash]*protocol.Record, rec *protocol.Record, limit int) bool {
 	if set[rec.Hash] != nil {
-		return false, nil
+		return false
 	}
 	if len(set) >= limit {
-		return false, errFull
+		last := sorted(set)[len(set)-1]
+		if !before(rec, last) {
+			return false
+		}
+		delete(set, last.Hash)
 	}
 	set[rec.Hash] = rec
-	return true, nil
+	return true
 }
 
 // control joins an order: cancel and remove absorb, else the highest sequence, then
@@ -228,7 +234,7 @@ func (l *ledger) check(rec *protocol.Record) (*stage, error) {
 	case *protocol.Seal:
 		ref, keep = b.StageRef, b.Keep
 		shape := job.SealShape(l.tasks(ref.Stage))
-		if int(b.Level) >= len(shape) || b.Number >= shape[b.Level] {
+		if int(ref.Stage) >= len(l.stages) || int(b.Level) >= len(shape) || b.Number >= shape[b.Level] {
 			return nil, errShape
 		}
 	default:
@@ -248,8 +254,11 @@ func (l *ledger) check(rec *protocol.Record) (*stage, error) {
 		}
 	}
 	s := l.stage(ref)
-	if s == nil {
+	if s == nil || !s.begun(r, rec.Body) {
 		return nil, errUnknown
+	}
+	if len(s.spans) >= hardSpans {
+		return nil, errFull
 	}
 	return s, nil
 }

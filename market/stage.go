@@ -228,6 +228,21 @@ func startsLife(b protocol.Body) bool {
 	return false
 }
 
+// begun tells whether a record's life has begun in all of r: it names the life of all
+// its tasks, and counts for all of them or not yet.
+func (s *stage) begun(r protocol.Range, b protocol.Body) bool {
+	life := lifeOf(b)
+	if life == 0 || startsLife(b) {
+		return true
+	}
+	ok := true
+	s.each(r, func(_ protocol.Range, c *cell) bool {
+		ok = c.life >= life
+		return ok
+	})
+	return ok
+}
+
 func lifeOf(b protocol.Body) protocol.Life {
 	switch b := b.(type) {
 	case *protocol.Segment:
@@ -327,13 +342,18 @@ func (s *stage) sealOf(level uint8, number uint64) *protocol.Record {
 	if s.n == 0 {
 		return s.top
 	}
-	c := s.at(protocol.Block(number).Range(s.n).Lo)
-	if c.done != nil {
-		if _, ok := c.done.Body.(*protocol.Seal); ok {
-			return c.done
-		}
+	block := protocol.Block(number).Range(s.n)
+	rec := s.at(block.Lo).done
+	if rec == nil || rec.Body.Kind() != protocol.KindSeal {
+		return nil
 	}
-	return nil
+	s.each(block, func(_ protocol.Range, c *cell) bool {
+		if !sameRecord(c.done, rec) {
+			rec = nil
+		}
+		return rec != nil
+	})
+	return rec
 }
 
 // count is the number of tasks for which is says yes.
@@ -368,6 +388,7 @@ func (s *stage) digest(h hash.Hash) {
 		for _, r := range []*protocol.Record{c.reopen, c.done, c.held, c.check} {
 			rec(r)
 		}
+		num(uint64(len(c.failed.all())))
 		for _, r := range c.failed.all() {
 			rec(r)
 		}
@@ -393,7 +414,8 @@ func (s *stage) sealNames() []sealName {
 	return names
 }
 
-// records calls f for each record of the visible state, at least once each.
+// records calls f for each record of the visible state, at least once each: seals and
+// what began a life before the records that count in it.
 func (s *stage) records(f func(*protocol.Record)) {
 	some := func(r *protocol.Record) {
 		if r != nil {
@@ -404,10 +426,17 @@ func (s *stage) records(f func(*protocol.Record)) {
 	for _, name := range s.sealNames() {
 		some(s.seals[name])
 	}
+	for i := range s.spans {
+		c := &s.spans[i].cell
+		some(c.reopen)
+		if c.done != nil && c.done.Body.Kind() == protocol.KindSeal {
+			f(c.done)
+		}
+	}
 	var last cell
 	for i := range s.spans {
 		c := &s.spans[i].cell
-		for _, p := range [][2]*protocol.Record{{c.reopen, last.reopen}, {c.done, last.done}, {c.held, last.held}, {c.check, last.check}} {
+		for _, p := range [][2]*protocol.Record{{c.done, last.done}, {c.held, last.held}, {c.check, last.check}} {
 			if p[0] != p[1] {
 				some(p[0])
 			}

@@ -88,7 +88,7 @@ func (s *swarm) standTick() {
 // proportion to their rates, or to their slots while a rate is not known.
 func (s *swarm) serve(sh *share) {
 	backlog := sh.backlog()
-	if backlog == 0 {
+	if backlog == 0 || len(sh.st.spans) > MaxSegments-2*protocol.MaxGrant {
 		return
 	}
 	bids := slices.DeleteFunc(slices.Clone(s.stand.bids), func(b standing) bool {

@@ -76,9 +76,6 @@ func chaos(t *testing.T, n uint64) {
 	w.Run(w.Now()+21*time.Second, nil)
 	if !w.Run(w.Now()+3*time.Minute, func() bool { return w.Done(id) }) {
 		report(t, w, id)
-		for _, p := range w.Peers {
-			t.Log(p.Index, p.machine.Dbg(id))
-		}
 		t.Fatal("not done 3 minutes after the world was healed")
 	}
 	w.Run(w.Now()+30*time.Second, nil)
