@@ -120,6 +120,27 @@ func (n *Node) source(id protocol.JobID, v *view) source {
 	return s
 }
 
+// workers asks the peers near what they do for a job.
+func (n *Node) workers(ctx context.Context, id protocol.JobID) map[protocol.PeerID]*report {
+	near := n.neighbours()
+	ctx, cancel := context.WithTimeout(ctx, findWait)
+	defer cancel()
+	found := make(map[protocol.PeerID]*report)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, p := range near[:min(len(near), askNeighbours)] {
+		wg.Go(func() {
+			if r, err := n.query.status(ctx, p, id); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				found[p] = r
+			}
+		})
+	}
+	wg.Wait()
+	return found
+}
+
 // decodePeer reads a peer's ID; empty: it is none.
 func decodePeer(text string) protocol.PeerID {
 	p, err := peer.Decode(text)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,7 +131,29 @@ func (b *backend) Status(ctx context.Context, text string) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	return b.status(v, signed), nil
+	s := b.status(v, signed)
+	b.addWork(ctx, &s, signed.ID)
+	return s, nil
+}
+
+// addWork asks the peers near what they do for a job.
+func (b *backend) addWork(ctx context.Context, s *api.Status, id protocol.JobID) {
+	reports := b.n.workers(ctx, id)
+	if own, err := b.n.report(ctx, id); err == nil && own != nil {
+		reports[b.n.home.peer] = own
+	}
+	for p, r := range reports {
+		i := slices.IndexFunc(s.Peers, func(w api.PeerWork) bool { return w.Peer == p.String() })
+		if i < 0 && len(r.Running) == 0 && r.Fetched == 0 {
+			continue
+		}
+		if i < 0 {
+			i = len(s.Peers)
+			s.Peers = append(s.Peers, api.PeerWork{Peer: p.String()})
+		}
+		s.Peers[i].Running, s.Peers[i].BytesIn = uint64(len(r.Running)), r.Fetched
+	}
+	slices.SortFunc(s.Peers, func(x, y api.PeerWork) int { return cmp.Compare(x.Peer, y.Peer) })
 }
 
 // Watch implements api.Jobs.

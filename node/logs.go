@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -178,7 +177,7 @@ func (l *logReader) running(tasks map[protocol.StageIndex]protocol.Range) error 
 			return err
 		}
 	}
-	for p, r := range l.workers() {
+	for p, r := range n.workers(l.ctx, id) {
 		for _, t := range r.Running {
 			key := taskKey{protocol.StageIndex(t.Stage), protocol.TaskIndex(t.Task)}
 			ask := func(offset int64) tail {
@@ -194,28 +193,6 @@ func (l *logReader) running(tasks map[protocol.StageIndex]protocol.Range) error 
 		}
 	}
 	return nil
-}
-
-// workers asks the peers near what they run of the job.
-func (l *logReader) workers() map[protocol.PeerID]*report {
-	n := l.b.n
-	near := n.neighbours()
-	ctx, cancel := context.WithTimeout(l.ctx, findWait)
-	defer cancel()
-	found := make(map[protocol.PeerID]*report)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, p := range near[:min(len(near), askNeighbours)] {
-		wg.Go(func() {
-			if r, err := n.query.status(ctx, p, l.signed.ID); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				found[p] = r
-			}
-		})
-	}
-	wg.Wait()
-	return found
 }
 
 func (l *logReader) tail(tasks map[protocol.StageIndex]protocol.Range, key taskKey, peer string, ask func(offset int64) tail) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/dht"
+	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/node/api"
 	"github.com/compute-mesh/mesh/protocol"
@@ -132,7 +133,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	n.content = &content{
-		store: n.store, exchange: n.exchange, self: n.home.peer, coming: make(map[cid.Cid][]byte),
+		store: n.store, exchange: n.exchange, self: n.home.peer, coming: make(map[cid.Cid][]byte), moved: make(map[protocol.JobID]uint64),
 		providers: n.providers, neighbours: n.neighbours,
 	}
 	return nil
@@ -315,8 +316,7 @@ func (n *Node) keepHouse() {
 	}
 }
 
-// releaseJobs lets go of what was kept for jobs that this peer has no part in any more: they are not known, or have
-// ended and others keep them.
+// releaseJobs lets go of what was kept for jobs that need nothing of this peer any more.
 func (n *Node) releaseJobs() {
 	var sets []string
 	if err := n.store.PinSets(func(set string) bool { sets = append(sets, set); return true }); err != nil {
@@ -328,16 +328,39 @@ func (n *Node) releaseJobs() {
 		if !ok {
 			continue
 		}
-		needed := true
-		err := n.driver.ask(n.ctx, func(m machine) {
-			v, known := m.View(id)
-			needed = known && (v.Keeper || v.State == protocol.JobRunning)
-		})
-		if err != nil || needed {
+		if needed, err := n.needed(id, time.Now()); err != nil || needed {
 			continue
 		}
 		if err := n.store.Unpin(set); err != nil {
 			n.log.Warn("what was kept for a job stays", "job", id, "error", err)
 		}
 	}
+}
+
+// needed tells whether this peer keeps chunks for a job: it runs, or it has ended and this peer is one of its keepers,
+// until its retention or the job expires.
+func (n *Node) needed(id protocol.JobID, now time.Time) (bool, error) {
+	r, err := n.report(n.ctx, id)
+	if err != nil || r == nil {
+		return false, err
+	}
+	var m *job.Manifest
+	if err := n.driver.ask(n.ctx, func(o machine) {
+		if v, ok := o.View(id); ok {
+			m = &v.Job.Manifest
+		}
+	}); err != nil || m == nil {
+		return false, err
+	}
+	if now.After(m.Expires) {
+		return false, nil
+	}
+	if protocol.JobState(r.State) == protocol.JobRunning {
+		return true, nil
+	}
+	end := time.UnixMilli(r.Ended)
+	if end.Before(m.Created) { // it is dated by another peer's clock
+		end = m.Created
+	}
+	return r.Keeper && now.Before(end.Add(m.Retention)), nil
 }

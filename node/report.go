@@ -27,6 +27,7 @@ type report struct {
 	Failures []failure     `json:"failures,omitempty"` // at most maxFailures
 	Age      int64         `json:"age_ms"`             // since this peer first knew the job
 	Ended    int64         `json:"ended,omitempty"`    // Unix ms; 0: it has not
+	Fetched  uint64        `json:"fetched,omitempty"`  // bytes that the peer itself has fetched for the job
 	Running  []running     `json:"running,omitempty"`  // tasks that the peer itself runs; at most maxRunning
 }
 
@@ -136,6 +137,7 @@ func (n *Node) report(ctx context.Context, id protocol.JobID) (*report, error) {
 		return nil, err
 	}
 	r.ledger(records)
+	r.Fetched = n.content.fetched(id)
 	for _, t := range n.runner.now(id) {
 		if len(r.Running) < maxRunning {
 			r.Running = append(r.Running, running{uint32(t.stage), uint64(t.index)})
