@@ -35,7 +35,7 @@ func oracle(split Split, files []sourceFile) (want []wantPiece) {
 	switch split.Kind {
 	case SplitFile:
 		for _, f := range files {
-			want = append(want, wantPiece{f.name, f.data})
+			want = append(want, wantPiece(f))
 		}
 	case SplitNone:
 		p := wantPiece{}

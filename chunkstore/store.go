@@ -83,8 +83,8 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.syncer.mu.Lock() // no round begins after this
-	s.syncer.mu.Unlock()
+	s.syncer.mu.Lock()   // no round begins after this
+	s.syncer.mu.Unlock() //lint:ignore SA2001 passing through the lock is the point
 	s.syncer.rounds.Wait()
 	return s.pins.Close()
 }

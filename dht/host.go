@@ -52,7 +52,7 @@ func newHost(cfg Config, bytes *traffic) (host.Host, error) {
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.DialRanker(tcpFirst),
+		libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.ConnectionGater(gater{}),
 		libp2p.ConnectionManager(conns),

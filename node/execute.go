@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/compute-mesh/mesh/chunkstore"
@@ -267,8 +266,5 @@ func whole(c sandbox.Content) ([]byte, error) {
 	}
 	return data, nil
 }
-
-// closeGrace is how long Close lets work end by itself.
-const closeGrace = 8 * time.Second
 
 var errNoInput = errors.New("node: input missing")

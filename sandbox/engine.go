@@ -6,15 +6,8 @@ import (
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
-// Limits of both engines, so that a program meets the same ones.
-const (
-	// maxWasmStack is the native stack that a program may use, in bytes; threads have at least 2 MiB. wazero has its own.
-	maxWasmStack = 1 << 20
-	// maxTable is the most elements of a table, at eight bytes each.
-	maxTable = 10 << 20
-	// maxModules is how many programs a child keeps loaded: a few stages of a few jobs.
-	maxModules = 8
-)
+// maxModules is how many programs a child keeps loaded: a few stages of a few jobs.
+const maxModules = 8
 
 // engine turns WebAssembly into native code and runs it. There is one for each way to build the package.
 type engine interface {

@@ -17,16 +17,21 @@ import (
 // engineVersion names the engine and the format of its native code; the version is the one in go.mod.
 const engineVersion = "wasmtime v44.0.0"
 
+const (
+	// maxWasmStack is the native stack that a program may use, in bytes; threads have at least 2 MiB. wazero has its own.
+	maxWasmStack = 1 << 20
+	// maxTable is the most elements of a table, at eight bytes each; wazero has its own.
+	maxTable = 10 << 20
+)
+
 // wasmtimeEngine is one engine and one set of imports for all programs. One program runs at a time: the imports act
 // on the fields below.
 type wasmtimeEngine struct {
 	engine *wasmtime.Engine
 	linker *wasmtime.Linker
 
-	store  *wasmtime.Store
 	memory *wasmtime.Memory // nil until the instance is there
 	sys    *wasi.System
-	stop   error
 }
 
 func newEngine() (engine, error) {

@@ -80,8 +80,6 @@ func (s *streamWriter) fail(e *Error) error {
 	return s.w.Flush()
 }
 
-func (s *streamWriter) flush() error { return s.w.Flush() }
-
 func (s *streamWriter) json(tag byte, v any) error {
 	if v == nil {
 		return s.record(tag, nil)
