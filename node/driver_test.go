@@ -139,27 +139,7 @@ func TestSendsFollowTheirPersist(t *testing.T) {
 		}
 		d.close()
 		got := rec.lines()
-		persisted, sent := -1, -1
-		for _, line := range got {
-			verb, who, _ := cut(line)
-			switch verb {
-			case "persist":
-				if who <= persisted {
-					rt.Fatalf("entries out of order: %v", got)
-				}
-				persisted = who
-			case "send":
-				if who <= sent {
-					rt.Fatalf("messages out of order: %v", got)
-				}
-				sent = who
-				for i := range who + 1 {
-					if kinds[i]&1 != 0 && i > persisted {
-						rt.Fatalf("message %d left before entry %d was durable: %v", who, i, got)
-					}
-				}
-			}
-		}
+		checkOrder(rt, got, kinds)
 		for i, k := range kinds {
 			if k&1 != 0 {
 				want = append(want, "persist "+string([]byte{byte(i)}))
@@ -174,6 +154,30 @@ func TestSendsFollowTheirPersist(t *testing.T) {
 			rt.Fatalf("got %q, want %q", got, want)
 		}
 	})
+}
+
+// checkOrder wants entries and messages in the order of their inputs, and no message before the entries up to its own.
+func checkOrder(rt *rapid.T, got []string, kinds []int) {
+	persisted, sent := -1, -1
+	for _, line := range got {
+		verb, who, _ := cut(line)
+		last := &persisted
+		if verb == "send" {
+			last = &sent
+		}
+		if who <= *last {
+			rt.Fatalf("%s %d out of order: %q", verb, who, got)
+		}
+		*last = who
+		if verb != "send" {
+			continue
+		}
+		for i := range who + 1 {
+			if kinds[i]&1 != 0 && i > persisted {
+				rt.Fatalf("message %d left before entry %d was durable: %q", who, i, got)
+			}
+		}
+	}
 }
 
 func cut(line string) (verb string, who int, ok bool) {
