@@ -392,6 +392,7 @@ func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 		sh.reconcile()
 	}
 	s.credit[rec.Signer] += b.Range.Len()
+	s.moved = s.m.now.Mono
 	if s.keep != nil {
 		s.wantPage(rec, b)
 	}

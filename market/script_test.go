@@ -21,20 +21,21 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 // then did, and an empty line. -rewrite writes the second part anew; read the difference
 // before it is committed.
 //
-//	peers N [slots=S] [gather=D]     peers a, b, c ..., not connected
+//	peers N [slots=S]                the next peers of a, b, c ..., not connected
 //	up P Q | up all, down P Q        connections come and go
-//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [mesh=M] [unsent]
+//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [mesh=M]
 //	gossip                           announcements reach the neighbours; nogossip: nobody
 //	deliver|drop [from=P] [to=P] [kind=K]   the messages on their way; deliver all: until there are none
-//	again kind=K from=P to=P         the last such message comes once more
+//	again [from=P] [to=P] [kind=K]   the last such message that was sent comes once more
+//	lose [from=P] [to=P] [kind=K]    from now on such messages never arrive; arrive: all do again
 //	fetched [P] [fail]  probed [P] [dead]   what is under way ends
 //	end P task=I, fail P task=I, release P task=I    [stage=S]
 //	tick D                           time passes: who wants to be woken is
-//	run D, finish D                  everything happens for a while; until no peer has the job running
-//	crash P, start P, restart P, gap P, full P (keeps nothing)
+//	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
+//	crash P, start P, gap P, full P (has no room to keep a job)
 //	cancel P, retry P, pause P, resume P     orders of the owner
 //	quiet, loud                      what is printed
-//	state P..., pending, table P, started
+//	state [P], running [P], table [P], pending
 func TestScripts(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(names) == 0 {
@@ -248,12 +249,16 @@ func (w *script) traffic(command string, l *line) bool {
 		}
 		w.mail = left
 	case "again":
-		for i := len(w.mail) - 1; i >= 0; i-- {
-			if l.match(w.mail[i]) {
-				w.mail = append(w.mail, w.mail[i])
+		for i := len(w.sent) - 1; i >= 0; i-- {
+			if l.match(w.sent[i]) {
+				w.mail = append(w.mail, w.sent[i])
 				break
 			}
 		}
+	case "lose":
+		w.losing = append(w.losing, l.match)
+	case "arrive":
+		w.losing = nil
 	case "fetched":
 		for _, p := range l.peersOf() {
 			w.bring(p, l.has("fail"))
@@ -265,9 +270,9 @@ func (w *script) traffic(command string, l *line) bool {
 	case "tick":
 		w.advance(w.now + l.duration(l.words[0]))
 	case "run":
-		w.auto(w.now+l.duration(l.words[0]), func() bool { return false })
+		w.auto(w.now+l.duration(l.words[0]), !l.has("noend"), func() bool { return false })
 	case "finish":
-		w.auto(w.now+l.duration(l.words[0]), w.ended)
+		w.auto(w.now+l.duration(l.words[0]), true, w.ended)
 		w.print("at %s", w.clock())
 	default:
 		return false

@@ -22,6 +22,8 @@ type script struct {
 	peers   []*scriptPeer
 	byID    map[protocol.PeerID]*scriptPeer
 	mail    []mail
+	sent    []mail            // ever
+	losing  []func(mail) bool // what never arrives
 	gossip  []rumour
 	jobs    []*job.Signed
 	aliases map[string]string
@@ -147,7 +149,7 @@ func (w *script) carry(p *scriptPeer) {
 		}
 		for _, s := range e.Send {
 			if q := w.byID[s.To]; q != nil && q.running && p.links[q] {
-				w.mail = append(w.mail, mail{p, q, s.Message})
+				w.post(mail{p, q, s.Message})
 			}
 		}
 		p.fetches = append(p.fetches, e.Fetch...)
@@ -172,6 +174,16 @@ func (w *script) carry(p *scriptPeer) {
 	}
 	w.stuck = true
 	w.print("%s: owes effects without end", p.name)
+}
+
+func (w *script) post(m mail) {
+	w.sent = append(w.sent, m)
+	for _, lost := range w.losing {
+		if lost(m) {
+			return
+		}
+	}
+	w.mail = append(w.mail, m)
 }
 
 func waiting(list []Run) []scriptRun {
@@ -315,7 +327,7 @@ func (w *script) advance(to time.Duration) {
 
 // auto lets everything happen for a while: messages and fetches take a millisecond,
 // tasks their time.
-func (w *script) auto(until time.Duration, done func() bool) {
+func (w *script) auto(until time.Duration, ends bool, done func() bool) {
 	for w.now < until && !done() {
 		n := w.deliver(func(mail) bool { return true }) + w.spread()
 		for _, p := range w.peers {
@@ -326,7 +338,7 @@ func (w *script) auto(until time.Duration, done func() bool) {
 				}
 			}
 			for _, r := range slices.Clone(p.runs) {
-				if r.since >= 0 && w.now >= r.since+taskTime {
+				if ends && r.since >= 0 && w.now >= r.since+taskTime {
 					w.end(p, r.Run, Ended{Outcome: OutcomeDone})
 				}
 			}

@@ -58,9 +58,9 @@ func newShare(s *swarm, st *stage) *share {
 
 func (sh *share) stage() *job.Stage { return &sh.s.manifest().Stages[sh.st.ref.Stage] }
 
-// able tells whether this peer may run the stage's tasks at all.
+// able tells whether this peer may run the stage's tasks, as things are.
 func (sh *share) able() bool {
-	return sh.s.m.cfg.Slots > 0 && sh.stage().Limits.Memory <= sh.s.m.cfg.Memory
+	return sh.s.m.cfg.Slots > 0 && sh.stage().Limits.Memory <= sh.s.m.cfg.Memory && sh.s.m.now.Mono >= sh.s.link.unfit
 }
 
 func (sh *share) pace() *pace { return sh.s.m.paceOf(sh.stage()) }
@@ -217,15 +217,47 @@ func (m *Machine) ended(in Ended) error {
 	switch in.Outcome {
 	case OutcomeDone:
 		sh.pace().ran(in.Wall)
+		s.link.trouble, s.link.row, s.link.unfit = "", 0, 0
 		sh.finish(r, in.Result)
 	case OutcomeFailed:
 		sh.failed(r, c, in)
 	case OutcomeReleased:
 		sh.release(r.task, c)
+		s.troubled(in.Detail)
 	case OutcomeStopped:
 		sh.cursor = min(sh.cursor, r.task)
 	}
 	return nil
+}
+
+// troubled notes that this peer could not run a task. One that gives back a second task
+// before it has run one is unfit for the job: it hands back all that it holds, and
+// tries again after a time that doubles up to a minute.
+func (s *swarm) troubled(why string) {
+	l := &s.link
+	l.trouble = why
+	l.row++
+	s.m.changed(s.id)
+	if l.row < 2 {
+		return
+	}
+	first := s.m.cfg.Step * time.Duration(s.m.cfg.Steps)
+	l.unfit = s.m.now.Mono + min(first<<min(l.row-2, 8), time.Minute)
+	s.wakeAt(l.unfit)
+	if len(s.m.up) == 0 {
+		return
+	}
+	for _, sh := range s.shares {
+		if sh == nil {
+			continue
+		}
+		for _, h := range sh.st.holdings(s.m.self) {
+			s.sign(&protocol.Segment{
+				StageRef: sh.st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1,
+				Cause: protocol.CauseRelease, Replaced: s.m.self,
+			})
+		}
+	}
 }
 
 // failed records a failed attempt and gives the task back, so that another peer tries.

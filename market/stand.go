@@ -131,13 +131,6 @@ func (s *swarm) serve(sh *share) {
 	}
 }
 
-// held is a piece of what this peer holds, to be given away.
-type holding struct {
-	rng   protocol.Range
-	life  protocol.Life
-	epoch protocol.Epoch
-}
-
 // take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces.
 func (sh *share) take(n uint64) []holding {
 	var list []holding

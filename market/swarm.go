@@ -36,13 +36,14 @@ type swarm struct {
 	spread time.Duration     // when the job is announced again
 	swap   time.Duration     // when the next digest goes
 	swapTo int
+	moved  time.Duration              // when a result was last heard of, or the job itself
 	credit map[protocol.PeerID]uint64 // tasks whose result came from a peer, as far as seen here
 }
 
 func newSwarm(m *Machine, j *job.Signed) *swarm {
 	s := &swarm{
 		m: m, id: j.ID, ledger: newLedger(j), started: m.now.Mono, state: protocol.JobRunning,
-		shares: make([]*share, len(j.Manifest.Stages)), due: m.now.Mono,
+		shares: make([]*share, len(j.Manifest.Stages)), due: m.now.Mono, moved: m.now.Mono,
 		credit: map[protocol.PeerID]uint64{},
 	}
 	s.watch.init()
@@ -104,6 +105,7 @@ func (s *swarm) tick() {
 		return
 	}
 	now := s.m.now.Mono
+	s.m.room = true // a pause of a task, or of this peer, may be over
 	if s.manifest().Expires.UnixMilli() <= s.m.now.Unix {
 		s.end(protocol.JobFailed, "it expired")
 		return

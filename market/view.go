@@ -109,10 +109,42 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 		v.Stages = append(v.Stages, s.stageView(i))
 	}
 	v.Shares = s.sharesOf()
-	if v.State == protocol.JobRunning && v.Reason == "" && s.paused() {
-		v.Reason = "paused by its owner"
+	if v.State == protocol.JobRunning {
+		v.Reason = s.stalled(&v)
 	}
 	return v, true
+}
+
+// patience is how long nothing may happen before a job is shown as stalled.
+const patience = 10 * time.Second
+
+// stalled is why a running job does not go on, as far as this peer can tell; empty: it does.
+func (s *swarm) stalled(v *View) string {
+	if s.paused() {
+		return "paused by its owner"
+	}
+	if s.m.now.Mono-s.moved < patience {
+		return ""
+	}
+	running := uint64(0)
+	for i := range v.Stages {
+		running += v.Stages[i].Running
+	}
+	if s.link.trouble != "" {
+		return "stalled: this peer can't run its tasks: " + s.link.trouble
+	}
+	for _, p := range sortedKeys(s.watch.members) {
+		if w := s.watch.members[p]; w.trouble != "" && s.m.up[p] {
+			return "stalled: peer " + p.String() + " can't run its tasks: " + w.trouble
+		}
+	}
+	if running > 0 || s.keep == nil {
+		return ""
+	}
+	if !s.able() && len(s.watch.members) == 0 {
+		return "stalled: no peer has asked for its tasks: none that is connected lends a slot with the memory they need"
+	}
+	return ""
 }
 
 func (s *swarm) stageView(i int) StageView {

@@ -19,6 +19,8 @@ type member struct {
 	seq  protocol.Sequence
 	work []protocol.Work
 	at   time.Duration // when it told work
+
+	trouble string // why it last gave a task back
 }
 
 // suspect is a holder that may be gone: it is probed, then another keeper is asked.
@@ -159,6 +161,10 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 		return
 	}
 	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
+	if w.trouble != b.Trouble {
+		w.trouble = b.Trouble
+		s.m.changed(s.id)
+	}
 	if !s.running() {
 		s.brief(from)
 		return
@@ -203,13 +209,19 @@ func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
 	})
 }
 
-// linkState is when a member beats next.
-type linkState struct{ next time.Duration }
+// linkState is when a member beats next, and what troubles it.
+type linkState struct {
+	next    time.Duration
+	trouble string        // why this peer last gave a task back; empty once one has run since
+	told    string        // what the keepers were told of it
+	row     int           // tasks given back since one ran
+	unfit   time.Duration // takes no tasks before then: it gave too many back
+}
 
 // beatTick tells two keepers that this peer lives and what it runs and holds.
 func (s *swarm) beatTick() {
 	work := s.work()
-	if len(work) == 0 {
+	if len(work) == 0 && s.link.told == s.link.trouble {
 		return
 	}
 	if s.m.now.Mono < s.link.next {
@@ -219,8 +231,9 @@ func (s *swarm) beatTick() {
 	s.link.next = s.m.now.Mono + s.m.cfg.Beat
 	s.wakeAt(s.link.next)
 	for _, k := range s.links() {
-		s.m.send(k, &protocol.Beat{Sequence: s.m.sequence(), Job: s.id, Work: work})
+		s.m.send(k, &protocol.Beat{Sequence: s.m.sequence(), Job: s.id, Work: work, Trouble: s.link.trouble})
 	}
+	s.link.told = s.link.trouble
 }
 
 // work is what this peer runs and holds, by stage.
@@ -392,21 +405,7 @@ func (s *swarm) condemn(p protocol.PeerID) {
 		if st == nil || st.top != nil {
 			continue
 		}
-		var list []holding
-		st.each(st.all(), func(r protocol.Range, c *cell) bool {
-			if c.done != nil || st.holder(c) != p {
-				return true
-			}
-			last := len(list) - 1
-			if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == c.life {
-				list[last].rng.Hi = r.Hi
-				list[last].epoch = max(list[last].epoch, c.epoch())
-			} else {
-				list = append(list, holding{r, c.life, c.epoch()})
-			}
-			return true
-		})
-		for _, h := range list {
+		for _, h := range st.holdings(p) {
 			s.sign(&protocol.Segment{
 				StageRef: st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1,
 				Cause: protocol.CauseReleaseFor, Replaced: p, Keep: s.keep.Hash,

@@ -250,7 +250,7 @@ func workFromWire(field protowire.Number, b []byte) (Message, error) {
 	case fieldBeat:
 		var w pb.Beat
 		r.message(b, &w)
-		beat := &Beat{Sequence: sequenceFromWire(w.Sequence), Job: JobID(w.Job)}
+		beat := &Beat{Sequence: sequenceFromWire(w.Sequence), Job: JobID(w.Job), Trouble: w.Trouble}
 		for _, work := range w.Work {
 			beat.Work = append(beat.Work, r.work(beat.Job, work))
 		}

@@ -136,7 +136,7 @@ func hintsToWire(hints []Hint) []*pb.Hint {
 }
 
 func beatToWire(m *Beat) *pb.Beat {
-	beat := &pb.Beat{Sequence: sequenceToWire(m.Sequence), Job: []byte(m.Job)}
+	beat := &pb.Beat{Sequence: sequenceToWire(m.Sequence), Job: []byte(m.Job), Trouble: m.Trouble}
 	for _, w := range m.Work {
 		work := &pb.Work{Stage: stageToWire(w.Stage), Backlog: w.Backlog, Rate: uint64(w.Rate)}
 		for _, t := range w.Running {

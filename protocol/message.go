@@ -126,6 +126,7 @@ type Beat struct {
 	Sequence Sequence
 	Job      JobID
 	Work     []Work
+	Trouble  string // why it last gave a task back that it could not run; at most MaxDetail bytes
 }
 
 // KeepRequest invites a peer to keep a job.

@@ -43,6 +43,7 @@ func validateMessage(m Message) error {
 		v.job(m.Job)
 		v.sequence(m.Sequence)
 		v.work(m.Job, m.Work)
+		v.text(m.Trouble)
 	case *KeepRequest:
 		v.job(m.Job)
 	case *KeepAnswer:

@@ -2692,6 +2692,7 @@ type Beat struct {
 	Sequence      *Sequence              `protobuf:"bytes,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Job           []byte                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
 	Work          []*Work                `protobuf:"bytes,3,rep,name=work,proto3" json:"work,omitempty"`
+	Trouble       string                 `protobuf:"bytes,4,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2745,6 +2746,13 @@ func (x *Beat) GetWork() []*Work {
 		return x.Work
 	}
 	return nil
+}
+
+func (x *Beat) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 type KeepRequest struct {
@@ -3398,11 +3406,12 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\arunning\x18\x02 \x03(\x04R\arunning\x12!\n" +
 	"\x04held\x18\x03 \x03(\v2\r.mesh.v1.HeldR\x04held\x12\x18\n" +
 	"\abacklog\x18\x04 \x01(\x04R\abacklog\x12\x12\n" +
-	"\x04rate\x18\x05 \x01(\x04R\x04rate\"j\n" +
+	"\x04rate\x18\x05 \x01(\x04R\x04rate\"\x84\x01\n" +
 	"\x04Beat\x12-\n" +
 	"\bsequence\x18\x01 \x01(\v2\x11.mesh.v1.SequenceR\bsequence\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\fR\x03job\x12!\n" +
-	"\x04work\x18\x03 \x03(\v2\r.mesh.v1.WorkR\x04work\"7\n" +
+	"\x04work\x18\x03 \x03(\v2\r.mesh.v1.WorkR\x04work\x12\x18\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\"7\n" +
 	"\vKeepRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
 	"\x06groups\x18\x02 \x01(\x06R\x06groups\"R\n" +

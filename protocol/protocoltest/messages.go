@@ -86,7 +86,7 @@ func refusal(t *rapid.T, job protocol.JobID) protocol.Message {
 }
 
 func beat(t *rapid.T, job protocol.JobID) protocol.Message {
-	return &protocol.Beat{Sequence: Sequence(t), Job: job, Work: list(t, 3, func() protocol.Work {
+	return &protocol.Beat{Sequence: Sequence(t), Job: job, Trouble: text(t), Work: list(t, 3, func() protocol.Work {
 		return protocol.Work{Stage: Stage(t, job), Backlog: rapid.Uint64().Draw(t, "backlog"), Rate: rate(t),
 			Running: list(t, 6, func() protocol.TaskIndex { return Task(t) }),
 			Held: list(t, 6, func() protocol.Held {

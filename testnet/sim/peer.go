@@ -264,6 +264,9 @@ func (p *Peer) finish(r market.Run) {
 	if p.w.cfg.Fail != nil && p.w.cfg.Fail(p.Index, r.Stage, r.Index) {
 		end = market.Ended{ID: r.ID, Outcome: market.OutcomeFailed, Reason: protocol.ReasonExit, Exit: 3, Detail: "as told"}
 	}
+	if p.w.cfg.Unable != nil && p.w.cfg.Unable(p.Index, r.Stage, r.Index) {
+		end = market.Ended{ID: r.ID, Outcome: market.OutcomeReleased, Detail: "no room on the disk"}
+	}
 	p.step(end)
 	p.fill()
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -190,6 +191,30 @@ func TestFailsHereOnly(t *testing.T) {
 	cfg.Fail = func(p int, _ protocol.StageIndex, _ protocol.TaskIndex) bool { return p == 2 }
 	w := New(cfg)
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+}
+
+// TestNobodyCanRunIt wants a job that all peers give back to say why, and to go on by
+// itself when the cause goes.
+func TestNobodyCanRunIt(t *testing.T) {
+	cfg := lan(18, 5)
+	full := true
+	cfg.Unable = func(int, protocol.StageIndex, protocol.TaskIndex) bool { return full }
+	w := New(cfg)
+	id := submit(t, w, 0, nil)
+	w.Run(15*time.Second, nil)
+	for _, p := range w.Peers {
+		if v, _ := p.View(id); v.Keeper && !strings.Contains(v.Reason, "no room on the disk") {
+			t.Errorf("peer %d does not say why: %q", p.Index, v.Reason)
+		}
+	}
+	steps := w.Steps
+	w.Run(25*time.Second, nil)
+	if n := w.Steps - steps; n > 10*5*200 {
+		t.Errorf("%d steps in 10 s of standing still", n)
+	}
+	full = false
 	until(t, w, id, time.Minute)
 	checkDone(t, w, id)
 }

@@ -33,6 +33,8 @@ type Config struct {
 	Task func(stage protocol.StageIndex, t protocol.TaskIndex) time.Duration
 	// Fail tells whether an attempt of a peer fails; nil: none.
 	Fail func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
+	// Unable tells whether a peer gives a task back, as for want of disk; nil: none does.
+	Unable func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
 	// Market adjusts a peer's machine; nil: the defaults.
 	Market func(*market.Config)
 }
