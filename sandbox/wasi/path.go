@@ -113,7 +113,7 @@ func pathOpen(s *System, m *memory, a []uint64) errno {
 	if flags > 15 || fdflags > flagsKnown {
 		return eInval
 	}
-	write := a[5]&(rightWrite|rightAlloc|rightSetSize) != 0
+	write := a[5]&(rightWrite|rightAlloc) != 0 // Go asks for the right to set the size even to read
 	read := a[5]&(rightRead|rightReaddir) != 0 || !write
 	n := p.node
 	switch {

@@ -193,6 +193,19 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// What Go asks for when it opens a file to read is more than it needs.
+func TestGoReadsWhatCannotBeWritten(t *testing.T) {
+	g := newGuest(t, newSystem(t, func(c *Config) { c.In = []File{{"a", "wasi.go"}} }))
+	const rightDatasync, rightPathSetSize = 1 << 0, 1 << 19
+	goReads := uint64(1<<29-1) &^ (rightDatasync | rightWrite | rightAlloc | rightPathSetSize) // syscall.openat of wasip1
+	if _, e := g.open("in/a", 0, goReads); e != 0 {
+		t.Errorf("to read: error %d", e)
+	}
+	if _, e := g.open("in/a", 0, goReads|rightWrite); e != eRofs {
+		t.Errorf("to write: error %d, want %d", e, eRofs)
+	}
+}
+
 func TestContentsMoveToTheHostAndBack(t *testing.T) {
 	s := newSystem(t, nil)
 	g := newGuest(t, s)
