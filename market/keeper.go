@@ -279,7 +279,8 @@ func (s *swarm) sendDigests() {
 }
 
 // digest compares another's state with ours. A keeper whose state differs, or one that
-// was asked, tells its own whole state; and wants the other's in turn.
+// was asked, tells its own whole state; and wants the other's in turn. A member that is
+// asked tells what only it may know.
 func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
 	mine := s.ledger.digest()
 	if mine == d.State {
@@ -290,6 +291,9 @@ func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
 		return
 	}
 	if s.keep == nil {
+		if d.Want {
+			s.resend(from)
+		}
 		return
 	}
 	s.m.sendRecords(from, s.id, s.ledger.records())

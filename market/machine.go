@@ -73,6 +73,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 func (m *Machine) Step(at Instant, in Input) error {
 	m.now = at
 	err := m.step(in)
+	m.schedule() // what can run here is not given away by what follows
 	m.tick()
 	m.schedule()
 	return err
@@ -306,7 +307,9 @@ func (m *Machine) submit(j *job.Signed) error {
 		return err
 	}
 	s.keepNow(protocol.AllGroups(j.Manifest.Groups))
-	s.announce()
+	if s.running() {
+		s.announce()
+	}
 	return nil
 }
 

@@ -236,6 +236,7 @@ func (s *swarm) signSeal(k sealKey, st *stage, life protocol.Life, blocks []job.
 	delete(s.sealer.doing, k)
 	delete(s.sealer.ready, k)
 	s.m.out.Blocks = append(s.m.out.Blocks, blocks...)
+	s.m.out.Sync = true
 	s.sign(&protocol.Seal{
 		StageRef: st.ref, Life: life, Level: k.name.level, Number: k.name.number, Root: blocks[0].CID,
 		Time: s.m.now.Unix, Keep: s.keep.Hash,

@@ -41,7 +41,8 @@ func (s *swarm) bidOf(from protocol.PeerID, b *protocol.Bid) {
 		s.m.send(from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: g.recs})
 		return
 	}
-	if !s.acting() || s.share(b.Stage) == nil || len(t.bids) >= MaxStanding {
+	sh := s.share(b.Stage)
+	if !s.acting() || sh == nil || sh.heldOpen() == 0 || len(t.bids) >= MaxStanding {
 		s.refuse(from, b.ID)
 		return
 	}
@@ -117,25 +118,29 @@ func (s *swarm) serve(sh *share) {
 	}
 	slices.SortStableFunc(bids, func(a, b standing) int { return cmp.Compare(weight(b), weight(a)) })
 	left := backlog
+	if free := s.m.cfg.Slots - len(s.m.runs); free > 0 && sh.able() {
+		left -= min(left, uint64(free)) // about to start here
+	}
 	for _, b := range bids {
 		if left == 0 {
 			return
 		}
 		n := min(left, max(1, backlog*weight(b)/total))
-		ranges := sh.take(n)
+		ranges := sh.take(n, b.from)
 		if len(ranges) == 0 {
-			return
+			continue
 		}
 		left -= min(left, n)
 		s.hand(sh, b, ranges)
 	}
 }
 
-// take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces.
-func (sh *share) take(n uint64) []holding {
+// take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces;
+// none at which the bidder has failed: another peer is to try.
+func (sh *share) take(n uint64, bidder protocol.PeerID) []holding {
 	var list []holding
 	sh.st.eachDown(sh.st.all(), func(r protocol.Range, c *cell) bool {
-		if !sh.mine(c) {
+		if !sh.mine(c) || c.failed.by(bidder, sh.s.ledger.generation()) > 0 {
 			return true
 		}
 		for t := r.Hi; t > r.Lo && n > 0; t-- {

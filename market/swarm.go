@@ -197,15 +197,12 @@ func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
 // concerns tells whether a member that is no keeper is told of a record.
 func (s *swarm) concerns(rec *protocol.Record, p protocol.PeerID) bool {
 	switch b := rec.Body.(type) {
-	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
+	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen, *protocol.Failed:
 		return true
 	case *protocol.Segment:
 		return b.Holder == "" || b.Holder == p || b.Replaced == p
 	case *protocol.Seal:
 		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage))
-	case *protocol.Failed:
-		st := s.ledger.stage(b.StageRef)
-		return st != nil && s.ledger.exhausted(st.at(b.Task))
 	}
 	return false
 }
@@ -281,8 +278,9 @@ func (s *swarm) end(state protocol.JobState, reason string) {
 		}
 	}
 	s.refuseAll()
-	s.sendDigests()
 	s.flushStored()
+	s.m.flushNews() // or the others' digests would differ until it comes, and bring their whole state
+	s.sendDigests()
 	clear(s.store.pages)
 	clear(s.sealer.ready)
 	delete(s.m.table, s.id)
@@ -326,6 +324,7 @@ func (s *swarm) segmentLearned(b *protocol.Segment) {
 	switch b.Holder {
 	case s.m.self:
 		sh.cursor = min(sh.cursor, b.Range.Lo)
+		s.seek.bids = slices.DeleteFunc(s.seek.bids, func(o sentBid) bool { return o.holder == b.Replaced })
 	case "":
 		s.offer(protocol.Open{Stage: b.StageRef, Life: b.Life, Range: b.Range, Epoch: b.Epoch})
 	default:
@@ -397,23 +396,21 @@ func (s *swarm) peerDown(p protocol.PeerID) {
 	if s.isKeeper(p) {
 		s.seek.soon()
 		s.link.next = s.m.now.Mono
-		s.resend()
+		if s.keep == nil {
+			for _, k := range s.links() {
+				s.resend(k)
+			}
+		}
 	}
 }
 
-// resend tells this peer's own visible records to its keepers again: one that was told
-// before may be gone.
-func (s *swarm) resend() {
-	if s.keep != nil {
-		return
-	}
-	links := s.links()
+// resend tells a keeper again what only this peer may have told it: its own visible
+// records, and those by which it holds a range.
+func (s *swarm) resend(keeper protocol.PeerID) {
 	for _, rec := range s.ledger.records() {
-		if rec.Signer != s.m.self {
-			continue
-		}
-		for _, k := range links {
-			s.m.tell(k, &rec)
+		b, ok := rec.Body.(*protocol.Segment)
+		if rec.Signer == s.m.self || ok && b.Holder == s.m.self {
+			s.m.tell(keeper, &rec)
 		}
 	}
 }

@@ -170,6 +170,9 @@ func (s *swarm) stageView(i int) StageView {
 		}
 		return true
 	})
+	if !s.running() {
+		return v
+	}
 	if sh := s.shares[i]; sh != nil {
 		v.Running = uint64(len(sh.running))
 	}

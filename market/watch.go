@@ -185,8 +185,10 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 // putRight tells a member of what it holds without knowing, and of what it thinks to
 // hold and does not.
 func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
+	ask := false
 	for _, h := range held {
 		st.each(h.Range, func(_ protocol.Range, c *cell) bool {
+			ask = ask || c.done == nil && c.epoch() < h.Epoch
 			if c.done != nil {
 				s.m.tell(p, c.done)
 			} else if c.held != nil && (c.epoch() > h.Epoch || c.epoch() == h.Epoch && st.holder(c) != p) {
@@ -194,6 +196,9 @@ func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
 			}
 			return true
 		})
+	}
+	if ask { // by a record that did not come here
+		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest(), Want: true})
 	}
 	if len(held) >= protocol.MaxHeld {
 		return
