@@ -71,6 +71,9 @@ func TestTheLifeOfATestnet(t *testing.T) {
 			ports[port] = i
 		}
 	}
+	if log, err := os.ReadFile(n.Log(0)); err != nil || !strings.Contains(string(log), "join     meshd --mesh "+s.Mesh+" --bootstrap "+s.Peers[0].Addrs[0]) {
+		t.Errorf("the log of peer 0 does not say how to join it: %s, %v", log, err)
+	}
 	again, err := n.Up(ctx, Config{Meshd: meshd, Peers: 3, Slots: 1})
 	if err != nil || again.Peers[0].PID != s.Peers[0].PID {
 		t.Errorf("up a second time: %+v, %v", again, err)

@@ -28,7 +28,7 @@ func (f *submitFlags) check(cmd *cobra.Command, args []string) (*submission, err
 		return nil, usage("unexpected argument %q", args[0]).
 			WithAdvice("put the program's arguments into --map, or after --")
 	}
-	if cmd.Flag("json").Changed && f.output == standardOutput {
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON && f.output == standardOutput {
 		return nil, usage("--json and -o - both want standard output").WithAdvice("write the results to a file or a directory")
 	}
 	if err := f.combinations(set); err != nil {

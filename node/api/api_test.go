@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // items is a Source of named contents.
@@ -279,4 +281,68 @@ func FuzzStream(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A daemon that dies while it answers is told from one that has answered all.
+func TestADaemonThatDiesMidway(t *testing.T) {
+	for name, call := range map[string]func(*Client, func()) error{
+		"watch": func(c *Client, die func()) error {
+			return c.Watch(context.Background(), "bafyjob0", func(Status) error { die(); return nil })
+		},
+		"import": func(c *Client, die func()) error {
+			_, err := c.Import(context.Background(), ImportOptions{Form: FormInput}, &deadly{die: die})
+			return err
+		},
+		"drain": func(c *Client, die func()) error {
+			time.AfterFunc(time.Millisecond, die)
+			_, err := c.Drain(context.Background())
+			return err
+		},
+	} {
+		m := newMemory()
+		m.jobs["bafyjob0"] = &stored{state: StateRunning, changed: make(chan struct{})}
+		home := t.TempDir()
+		l, err := Listen(home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := NewServer(m, slog.New(slog.DiscardHandler))
+		ended := make(chan struct{})
+		go func() { srv.Serve(l); close(ended) }()
+		c, err := NewClient(home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := call(c, func() { srv.Close() }); KindOf(err) != KindUnreachable {
+			t.Errorf("%s: %s: %v", name, KindOf(err), err)
+		}
+		c.Close()
+		srv.Close()
+		l.Close()
+		<-ended
+	}
+}
+
+// deadly is an endless item in whose middle the daemon dies.
+type deadly struct {
+	endless
+	die   func()
+	reads int
+}
+
+func (d *deadly) Read(p []byte) (int, error) {
+	if d.reads++; d.reads == 100 {
+		d.die()
+	}
+	return len(p), nil
+}
+
+// The caller's own end is no fault of the daemon's.
+func TestACallThatIsGivenUp(t *testing.T) {
+	c := serve(t, newMemory())
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(time.Millisecond, cancel)
+	if _, err := c.Drain(ctx); KindOf(err) != KindCanceled {
+		t.Errorf("%v", err)
+	}
 }

@@ -86,7 +86,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return err
 	}
 	var op *net.OpError
-	dial := errors.As(err, &op) && op.Op == "dial"
+	network := errors.As(err, &op)
+	dial := network && op.Op == "dial"
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return Errorf(KindUnreachable, "no permission to use the meshd of %s: %w", c.home, err).
@@ -97,8 +98,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case dial:
 		return Errorf(KindUnreachable, "meshd on %s does not answer: %w", c.home, err).
 			WithAdvice("see whether its process is stopped")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case network, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Errorf(KindUnreachable, "meshd on %s ended while it was asked: %w", c.home, err).
 			WithAdvice("see its log; accepted jobs go on, `mesh status JOB` on any peer shows how far they are")
 	}
