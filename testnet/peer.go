@@ -56,6 +56,7 @@ func (n Net) startOnce(ctx context.Context, p plan, r record) (_ record, ended b
 	if err := n.save(r); err != nil {
 		return r, false, errors.Join(err, n.stop(ctx, r, syscall.SIGKILL))
 	}
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
@@ -69,7 +70,10 @@ func (n Net) startOnce(ctx context.Context, p plan, r record) (_ record, ended b
 		default:
 		}
 		if pause(ctx) != nil {
-			err := fmt.Errorf("testnet: peer %d did not answer in time: %s", r.Index, tail(n.Log(r.Index)))
+			err := outer.Err() // nil: its time is up
+			if err == nil {
+				err = fmt.Errorf("testnet: peer %d did not answer in time: %s", r.Index, tail(n.Log(r.Index)))
+			}
 			return r, false, errors.Join(err, n.stop(context.WithoutCancel(ctx), r, syscall.SIGKILL))
 		}
 	}

@@ -207,6 +207,35 @@ func TestUpThatFails(t *testing.T) {
 	}
 }
 
+// An up that is broken off leaves nothing either.
+func TestUpThatIsBrokenOff(t *testing.T) {
+	hangs := filepath.Join(t.TempDir(), "hangs")
+	if err := os.WriteFile(hangs, []byte("#!/bin/sh\necho started >&2\nexec sleep 600\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := open(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	var r record
+	go func() {
+		for r.PID == 0 {
+			if r, _ = n.record(0); pause(t.Context()) != nil {
+				return
+			}
+		}
+		interrupt()
+	}()
+	if _, err := n.Up(ctx, Config{Meshd: hangs, Peers: 2}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	<-ctx.Done()
+	if left := r.session(); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+	if _, err := os.Stat(n.Dir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory: %v", err)
+	}
+}
+
 func TestStartTimeTellsProcessesApart(t *testing.T) {
 	sleep := exec.Command("sleep", "60")
 	if err := sleep.Start(); err != nil {
