@@ -225,6 +225,9 @@ func (p peer) tail() string {
 	if err != nil {
 		return err.Error()
 	}
+	if _, log, found := bytes.Cut(text, []byte("\njoin ")); found { // who it is tells nothing
+		text = log
+	}
 	return string(text[max(0, len(text)-tailBytes):])
 }
 
