@@ -191,3 +191,38 @@ func TestUnauthorisedNewsLeaveNoTrace(t *testing.T) {
 		}
 	}
 }
+
+// The caps on what any peer may add do not depend on the order in which it comes.
+func TestCapsConverge(t *testing.T) {
+	j := testJob(t, 10, nil)
+	var list []*protocol.Record
+	for n := range MaxOpaque + 40 {
+		list = append(list, opaque(j.ID, uint8(10+n)))
+	}
+	for n := range MaxKeeps + 40 {
+		list = append(list, signed(t, testPeer(n%50), &protocol.Keep{Job: j.ID, Groups: 1, Sequence: protocol.Sequence{Counter: uint64(n)}}))
+	}
+	up, down := newLedger(j), newLedger(j)
+	for i := range list {
+		for l, rec := range map[*ledger]*protocol.Record{up: list[i], down: list[len(list)-1-i]} {
+			if _, err := l.add(rec); err != nil && !errors.Is(err, errFull) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(up.opaque) > MaxOpaque || len(up.keeps) > MaxKeeps {
+		t.Errorf("%d opaque records and %d keeps, at most %d and %d", len(up.opaque), len(up.keeps), MaxOpaque, MaxKeeps)
+	}
+	if up.digest() != down.digest() {
+		t.Error("two orders of the same records leave two ledgers")
+	}
+	version := up.version
+	for _, rec := range list {
+		if changed, _ := up.add(rec); changed {
+			t.Fatal("a full ledger goes on changing")
+		}
+	}
+	if up.version != version {
+		t.Error("the version grows without a change")
+	}
+}

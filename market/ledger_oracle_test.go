@@ -110,10 +110,31 @@ func (o *oracle) stage(i protocol.StageIndex, all []*protocol.Record) oracleStag
 		}
 	}
 	s.top = best(tops, sealOrder(s.ref))
-	for t := range m.Tasks {
-		s.cells = append(s.cells, s.cell(protocol.TaskIndex(t), all, o.generation()))
+	lives := make([]protocol.Life, m.Tasks)
+	for t := range lives {
+		for _, r := range all {
+			if life, ok := s.about(r, protocol.TaskIndex(t)); ok && ofKeeper(r) {
+				lives[t] = max(lives[t], life) // only a keeper's word starts one
+			}
+		}
+	}
+	begun := slices.DeleteFunc(slices.Clone(all), func(r *protocol.Record) bool {
+		for t := range lives {
+			if life, ok := s.about(r, protocol.TaskIndex(t)); ok && !ofKeeper(r) && life > lives[t] {
+				return true // names a life that has not begun in all of its range
+			}
+		}
+		return false
+	})
+	for t := range lives {
+		s.cells = append(s.cells, s.cell(protocol.TaskIndex(t), lives[t], begun, o.generation()))
 	}
 	return s
+}
+
+// ofKeeper tells whether a record is one that only keepers sign, and so may start a life.
+func ofKeeper(r *protocol.Record) bool {
+	return r.Body.Kind() == protocol.KindReopen || r.Body.Kind() == protocol.KindSeal
 }
 
 func sealOrder(ref protocol.StageRef) func(a, b *protocol.Record) int {
@@ -145,14 +166,8 @@ func (s *oracleStage) about(r *protocol.Record, t protocol.TaskIndex) (protocol.
 	return 0, false
 }
 
-func (s *oracleStage) cell(t protocol.TaskIndex, all []*protocol.Record, last protocol.Generation) oracleCell {
-	var c oracleCell
-	for _, r := range all {
-		kind := r.Body.Kind()
-		if life, ok := s.about(r, t); ok && (kind == protocol.KindReopen || kind == protocol.KindSeal) {
-			c.life = max(c.life, life) // only a keeper's word starts one
-		}
-	}
+func (s *oracleStage) cell(t protocol.TaskIndex, life protocol.Life, all []*protocol.Record, last protocol.Generation) oracleCell {
+	c := oracleCell{life: life}
 	of := map[protocol.Kind][]*protocol.Record{}
 	for _, r := range all {
 		if life, ok := s.about(r, t); ok && life == c.life {

@@ -102,8 +102,7 @@ func TestJoinIsWhatTheDesignSays(t *testing.T) {
 // What was computed from a losing seal goes as a whole, and the same root may come back
 // with another seal that beats the winner: then a grouping may have let go what another
 // still has, and is equal once the three have been offered again. Where the seals of a
-// stage agree, and every life has begun wherever it is spoken of, the groupings are equal
-// at once.
+// stage agree the groupings are equal at once.
 func TestJoinOfLedgers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := drawLedger(t)
@@ -145,14 +144,10 @@ func TestJoinOfLedgers(t *testing.T) {
 	})
 }
 
-// rivals tells whether seals of one stage's top have different roots, or a record may
-// speak of a life that has begun in a part of its range only.
+// rivals tells whether seals of one stage's top have different roots.
 func (d *drawn) rivals() bool {
 	roots := map[protocol.StageRef]*protocol.Seal{}
 	for _, r := range d.all {
-		if lifeOf(r.Body) > 0 && !startsLife(r.Body) {
-			return true
-		}
 		b, ok := r.Body.(*protocol.Seal)
 		if !ok || int(b.Level) != job.TopLevel(d.job.Manifest.Stages[b.Stage].Tasks) {
 			continue
