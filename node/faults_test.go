@@ -148,18 +148,18 @@ func TestSubmitterOffAndLateJoiner(t *testing.T) {
 		}
 	})
 	program := nodes[0].program("burn")
-	program.Args = []string{"40"}
+	program.Args = []string{"15"}
 	job := nodes[0].submit(api.SubmitRequest{Map: program, Array: ptr(uint64(40)), Replicas: ptr(2)})
 	if a, err := nodes[0].Accepted(t.Context(), job); err != nil || !a.Accepted {
 		t.Fatalf("%+v, %v", a, err)
-	}
-	if err := nodes[0].Close(t.Context()); err != nil {
-		t.Fatal(err)
 	}
 	late := testConfig(t, filepath.Join(t.TempDir(), "late"))
 	late.Bootstrap = []string{nodes[1].Addrs()[0].String()}
 	n := startNode(t, late)
 	eventually(t, "the late peer runs a task", func() bool { return n.runner.count.done.Load() > 0 })
+	if err := nodes[0].Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if s := n.await(job); s.State != api.StateDone || s.Done != 40 {
 		t.Fatalf("%+v", s)
 	}

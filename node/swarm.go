@@ -26,6 +26,8 @@ const (
 	// is as good as gone.
 	openTimeout  = 10 * time.Second
 	writeTimeout = 20 * time.Second
+	// closeTimeout bounds a write while this peer closes.
+	closeTimeout = 300 * time.Millisecond
 	// writeBurst is how much is written at once, where so much waits.
 	writeBurst = 64 << 10
 	// streamsIn bounds the streams that one peer has open to us: the kept one, and the next while the old one ends.
@@ -222,10 +224,11 @@ func (s *swarm) write(to protocol.PeerID, o *outbox) {
 		if stream == nil {
 			if stream, err = s.open(to); err != nil {
 				s.lose(to, o, frames, err)
+				s.post(market.Probed{Peer: to}) // the machine may take it to be alive
 				return
 			}
 		}
-		if err = buf.writeTo(stream, frames); err != nil {
+		if err = s.writeTo(stream, &buf, frames); err != nil {
 			_ = stream.Reset()
 			stream = nil
 			s.lose(to, o, frames, err)
@@ -266,7 +269,8 @@ func (f *frameBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (f *frameBuffer) writeTo(stream network.Stream, frames [][]byte) error {
+// writeTo sends frames at once. The end of this peer cuts it short.
+func (s *swarm) writeTo(stream network.Stream, f *frameBuffer, frames [][]byte) error {
 	f.b = f.b[:0]
 	for _, frame := range frames {
 		if err := protocol.WriteFrame(f, frame); err != nil {
@@ -276,6 +280,8 @@ func (f *frameBuffer) writeTo(stream network.Stream, frames [][]byte) error {
 	if err := stream.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
+	hurry := context.AfterFunc(s.ctx, func() { _ = stream.SetWriteDeadline(time.Now().Add(closeTimeout)) })
+	defer hurry()
 	_, err := stream.Write(f.b)
 	if cap(f.b) > 2*writeBurst { // a page's buffer is not kept
 		f.b = nil
