@@ -153,7 +153,9 @@ func TestWhereResultsGo(t *testing.T) {
 	p, dir := network(t).peers[3], t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	index := []string{"submit", "--array", "3", "--map", program("index")}
-	to := func(t *testing.T, args ...string) result { return p.run(t, append(slices.Clone(index), args...)...).want(t, 0) }
+	to := func(t *testing.T, args ...string) result {
+		return p.run(t, append(slices.Clone(index), args...)...).want(t, 0)
+	}
 
 	to(t, "-o", at("one"))
 	to(t, "-o", at("many")+"/")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,11 +226,17 @@ func (p peer) tail() string {
 	if err != nil {
 		return err.Error()
 	}
-	if _, log, found := bytes.Cut(text, []byte("\njoin ")); found { // who it is tells nothing
-		text = log
+	var log []byte
+	for line := range bytes.Lines(text) {
+		if !introduction.Match(line) {
+			log = append(log, line...)
+		}
 	}
-	return string(text[max(0, len(text)-tailBytes):])
+	return string(log[max(0, len(log)-tailBytes):])
 }
+
+// introduction is what a meshd prints of itself at its start, which tells nothing here.
+var introduction = regexp.MustCompile(`^(peer|home|web|runs|submit|join) {2,}`)
 
 // said tells whether the peer's log has a text.
 func (p peer) said(text string) bool {

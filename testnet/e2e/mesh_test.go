@@ -1,0 +1,286 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/compute-mesh/mesh/node/api"
+)
+
+// burn is the command of a task that takes about so long, as measured on one that has the
+// machine to itself.
+func burn(t *testing.T, p peer, d time.Duration) string {
+	t.Helper()
+	const rounds = 40
+	s := func(n int) time.Duration {
+		s := p.status(t, strings.TrimSpace(p.ok(t, "submit", "--array", "1", "--map", program("burn")+" "+strconv.Itoa(n))))
+		return s.Ended.Sub(s.Created)
+	}
+	s(0) // compiles it
+	round := max((s(rounds)-s(0))/rounds, time.Millisecond)
+	return program("burn") + " " + strconv.Itoa(int(min(max(d/round, 1), 100)))
+}
+
+// work is a job of tasks that each take about so long, and what it gives.
+func work(t *testing.T, p peer, d time.Duration, tasks int) (args []string, want string) {
+	t.Helper()
+	n := burn(t, p, d)
+	out := p.ok(t, "submit", "--array", "1", "--map", n, "-o", "-")
+	return []string{"--array", strconv.Itoa(tasks), "--map", n}, strings.Repeat(out, tasks)
+}
+
+// A job that one peer announces is run by all, none with less than half its fair share.
+func TestEveryPeerRunsItsShare(t *testing.T) {
+	m := network(t)
+	const tasks = 200
+	args, want := work(t, m.peers[0], 50*time.Millisecond, tasks)
+	job := m.peers[0].submit(t, args...)
+	m.peers[0].wait(t, job)
+	s := m.peers[1].status(t, job)
+	sum := uint64(0)
+	for _, p := range s.Peers {
+		sum += p.Tasks
+		if p.Tasks < tasks/sharedPeers/2 {
+			t.Errorf("%s ran %d tasks", p.Peer, p.Tasks)
+		}
+	}
+	if len(s.Peers) != sharedPeers || sum != tasks {
+		t.Errorf("%d tasks by %d peers: %+v", sum, len(s.Peers), s.Peers)
+	}
+	for _, p := range m.peers {
+		if got := p.ok(t, "get", job, "-o", "-"); got != want {
+			t.Errorf("%s has other results", p.home)
+		}
+	}
+}
+
+// The same job gives the same bytes, whoever submits it and whoever runs its tasks.
+func TestResultsDoNotDependOnWhoRuns(t *testing.T) {
+	m := network(t)
+	dir := t.TempDir()
+	text := write(t, filepath.Join(dir, "text"), strings.Repeat("what the peers count is counted once\nby one peer or another\n", 4000))
+	results := map[string]int{}
+	for i, p := range m.peers {
+		got := p.ok(t, "submit", "--input", text, "--split", "lines:8KB", "--map", program("wordcount")+" count", "-o", "-")
+		results[got] = i
+	}
+	if len(results) != 1 {
+		t.Errorf("%d results of one job", len(results))
+	}
+}
+
+// TestFaults has one testnet for what stops, ends and joins while jobs run.
+func TestFaults(t *testing.T) {
+	m := up(t, 4)
+	args, want := work(t, m.peers[0], 50*time.Millisecond, 160)
+	t.Run("the submitter is stopped", func(t *testing.T) { submitterStops(t, m, args, want) })
+	t.Run("a worker is killed", func(t *testing.T) { workerDies(t, m, args, want) })
+	t.Run("a peer comes back", func(t *testing.T) { peerReturns(t, m) })
+	t.Run("a peer joins late", func(t *testing.T) { peerJoinsLate(t, m, args, want) })
+	t.Run("a job is cancelled", func(t *testing.T) { jobIsCancelled(t, m) })
+}
+
+// midway waits until a job is under way on more peers than its submitter.
+func midway(t *testing.T, p peer, job string) {
+	t.Helper()
+	eventually(t, "the job is under way", func() bool {
+		s := p.status(t, job)
+		return s.Done > 0 && s.Running > 1
+	})
+}
+
+func submitterStops(t *testing.T, m *mesh, args []string, want string) {
+	submitter, other := m.peers[0], m.peers[1]
+	pid := submitter.self(t).PID
+	job := submitter.submit(t, args...)
+	midway(t, other, job)
+	signal(t, pid, syscall.SIGSTOP)
+	defer signal(t, pid, syscall.SIGCONT)
+	if s := other.status(t, job); s.State.Ended() {
+		t.Fatalf("the job had ended before its submitter was stopped: %+v", s)
+	}
+	other.wait(t, job)
+	if got := m.peers[2].ok(t, "get", job, "-o", "-"); got != want {
+		t.Error("other results without the submitter")
+	}
+	signal(t, pid, syscall.SIGCONT)
+	submitter.wait(t, job)
+	if got := submitter.ok(t, "get", job, "-o", "-"); got != want {
+		t.Error("the submitter has other results when it goes on")
+	}
+	if s := submitter.status(t, job); s.Done != s.Tasks || s.Failed != 0 {
+		t.Errorf("the submitter says %+v", s)
+	}
+}
+
+func workerDies(t *testing.T, m *mesh, args []string, want string) {
+	const victim = 3
+	pid := m.peers[victim].self(t).PID
+	job := m.peers[1].submit(t, args...)
+	eventually(t, "the worker runs a task", func() bool { return m.peers[victim].self(t).Running > 0 })
+	tasks := taskProcesses(t, pid)
+	m.typed(t, "kill", strconv.Itoa(victim)).want(t, 0)
+	for _, id := range tasks {
+		if session(id) != 0 {
+			t.Errorf("task process %d of the killed peer lives", id)
+		}
+	}
+	if len(tasks) == 0 {
+		t.Error("the worker ran its tasks in no process")
+	}
+	m.peers[1].wait(t, job)
+	if got := m.peers[2].ok(t, "get", job, "-o", "-"); got != want {
+		t.Error("other results without the worker")
+	}
+}
+
+func peerReturns(t *testing.T, m *mesh) {
+	file := write(t, filepath.Join(t.TempDir(), "f"), "kept\n")
+	p := m.peers[2]
+	before := p.self(t)
+	ids := func() (ids []string) {
+		var list struct{ Jobs []api.Summary }
+		p.object(t, &list, "ls")
+		for _, j := range list.Jobs {
+			ids = append(ids, j.Job+" "+string(j.State))
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	jobs := ids()
+	cid, _, _ := strings.Cut(p.ok(t, "add", file), " ")
+	m.typed(t, "restart", "2").want(t, 0)
+	after := p.self(t)
+	if after.Peer != before.Peer || after.Owner != before.Owner || after.PID == before.PID || after.Addrs[0] != before.Addrs[0] {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if again := ids(); len(jobs) < 2 || !slices.Equal(again, jobs) {
+		t.Errorf("before the restart %q, after it %q", jobs, again)
+	}
+	if got := p.ok(t, "cat", cid); got != "kept\n" {
+		t.Errorf("the file that was added: %q", got)
+	}
+	m.typed(t, "restart", "3").want(t, 0) // it was killed
+}
+
+func peerJoinsLate(t *testing.T, m *mesh, args []string, want string) {
+	job := m.peers[2].submit(t, append(slices.Clone(args), "--array", "400")...)
+	late := m.add(t)
+	id := late.self(t).Peer
+	m.peers[2].wait(t, job)
+	s := m.peers[2].status(t, job)
+	i := slices.IndexFunc(s.Peers, func(p api.PeerWork) bool { return p.Peer == id })
+	if i < 0 || s.Peers[i].Tasks == 0 {
+		t.Errorf("the peer that joined late ran nothing: %+v", s.Peers)
+	}
+	if got := late.ok(t, "get", job, "-o", "-"); len(got) != len(want)/160*400 {
+		t.Errorf("the late peer has %d bytes of results", len(got))
+	}
+}
+
+func jobIsCancelled(t *testing.T, m *mesh) {
+	job := m.peers[0].submit(t, "--array", "20", "--map", contract+" loop")
+	var tasks []int
+	for _, p := range m.peers {
+		eventually(t, "every peer runs a task", func() bool { return p.self(t).Running > 0 })
+		tasks = append(tasks, taskProcesses(t, p.self(t).PID)...)
+	}
+	if running := slices.ContainsFunc(tasks, computes); !running {
+		t.Error("no process runs an endless task")
+	}
+	if got := m.peers[0].ok(t, "cancel", job); got != job+" cancelled\n" {
+		t.Errorf("mesh cancel printed %q", got)
+	}
+	const soon = 2 * time.Second
+	for began := time.Now(); len(tasks) > 0; time.Sleep(pollTime) {
+		tasks = slices.DeleteFunc(tasks, func(id int) bool { return !computes(id) })
+		if time.Since(began) > soon && len(tasks) > 0 {
+			t.Fatalf("%s after the cancel processes %v still compute", soon, tasks)
+		}
+	}
+	late := m.add(t)
+	eventually(t, "the late peer knows of the cancel", func() bool {
+		return late.status(t, job).State == api.StateCancelled
+	})
+	for _, p := range m.peers {
+		if s := p.self(t); s.Running > 0 {
+			t.Errorf("%s runs %d tasks", p.home, s.Running)
+		}
+	}
+	m.peers[1].run(t, "wait", job).want(t, 1, "cancelled")
+	m.peers[1].run(t, "get", job, "-o", "-").want(t, 1, "cancelled")
+	m.peers[0].run(t, "cancel", job) // once more is no harm
+	if s := m.peers[1].run(t, "cancel", job); s.status != 1 || !strings.Contains(s.err, "owner") {
+		t.Errorf("cancel by another: %d %s", s.status, s.err)
+	}
+}
+
+// A peer whose only bootstrap address is dead hears of the next job: by gossip, and without
+// gossip by asking the peers it knows.
+func TestTheBootstrapPeerIsGone(t *testing.T) {
+	for name, flags := range map[string][]string{"gossip": nil, "no gossip": {"--gossip=false"}} {
+		t.Run(name, func(t *testing.T) {
+			dir := func() string { return t.TempDir() }
+			first := start(t, dir(), append([]string{"--slots", "0"}, flags...)...)
+			flags := append([]string{"--bootstrap", first.address(t)}, flags...)
+			submitter := start(t, dir(), append([]string{"--slots", "0"}, flags...)...)
+			worker := start(t, dir(), append([]string{"--slots", "1"}, flags...)...)
+			eventually(t, "the peers know each other", func() bool {
+				return submitter.self(t).Peers == 2 && worker.self(t).Peers == 2
+			})
+			first.kill()
+			if got := submitter.ok(t, "submit", "--array", "3", "--map", program("index"), "-o", "-"); got != "0\n1\n2\n" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// A peer that runs nothing submits, and gives the results of jobs that it had no part in.
+func TestAPeerWithoutSlots(t *testing.T) {
+	m := network(t)
+	idle := start(t, t.TempDir(), "--slots", "0", "--mesh", m.peers[0].self(t).Mesh, "--bootstrap", m.peers[1].address(t))
+	file := write(t, filepath.Join(t.TempDir(), "f"), numbers(0, 5000))
+	job := m.peers[0].submit(t, "--input", file, "--split", "lines:4KB", "--map", contract+" cat")
+	m.peers[0].wait(t, job)
+	if got := idle.ok(t, "get", job, "-o", "-", "--wait"); got != numbers(0, 5000) {
+		t.Errorf("%d bytes of results", len(got))
+	}
+	if got := idle.ok(t, "submit", "--array", "2", "--map", program("index"), "-o", "-"); got != "0\n1\n" {
+		t.Errorf("its own job: %q", got)
+	}
+	s := m.peers[0].status(t, job)
+	if i := slices.IndexFunc(s.Peers, func(p api.PeerWork) bool { return p.Peer == idle.self(t).Peer }); i >= 0 && s.Peers[i].Tasks > 0 {
+		t.Errorf("it ran %d tasks", s.Peers[i].Tasks)
+	}
+}
+
+// Both engines give the same bytes, in a mesh that has both.
+func TestEnginesAgree(t *testing.T) {
+	without := filepath.Join(bin, "wazero")
+	if _, err := os.Stat(filepath.Join(without, "meshd")); err != nil {
+		without = t.TempDir()
+		if err := build(without, []string{"CGO_ENABLED=0"}, "../../cmd/meshd"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := network(t)
+	pure := startProgram(t, filepath.Join(without, "meshd"), t.TempDir(), "--slots", "1")
+	if s := pure.self(t); s.Engine != "wazero" {
+		t.Fatalf("the peer built without cgo has %s", s.Engine)
+	}
+	submitter := start(t, t.TempDir(), "--slots", "0", "--bootstrap", pure.address(t))
+	for _, part := range []string{"floats", "random", "clock", "tree", "files", "args"} {
+		args := []string{"submit", "--array", "2", "--file", absolute("doc.go") + ":a.txt", "--map", contract + " " + part, "-o", "-"}
+		a, b := submitter.ok(t, args...), m.peers[0].ok(t, args...)
+		if a != b || a == "" {
+			t.Errorf("%s: wazero gave %q, %s %q", part, a, m.peers[0].self(t).Engine, b)
+		}
+	}
+}
