@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
@@ -113,6 +115,7 @@ type diskCommitter struct {
 	chunks  chunks
 	pins    *pins
 	journal interface{ Append([]market.Entry) error }
+	quota   int64 // of the store, its reserve included
 
 	arrived  func(cid.Cid) // a block is in the store
 	send     func(market.Envelope)
@@ -124,7 +127,12 @@ type diskCommitter struct {
 type chunks interface {
 	PutBlock(ctx context.Context, c cid.Cid, data []byte) error
 	Sync(ctx context.Context) error
+	SetQuota(bytes int64)
 }
+
+// reserveOf is the part of a store's quota that is kept for what the machine itself has to store, pages and seals: with
+// a store that is full of other chunks it can still say what it knows. It is some hundred pages, at most an eighth.
+func reserveOf(quota int64) int64 { return min(64<<20, quota/8) }
 
 // do stores blocks, makes them durable where something refers to them, then journals, then sends: an entry in the
 // journal never says that this peer has what it has not.
@@ -162,7 +170,12 @@ func (c *diskCommitter) do(b *batch) error {
 
 func (c *diskCommitter) store(ctx context.Context, block ownedBlock) error {
 	hold := c.pins.hold()
-	if err := c.chunks.PutBlock(ctx, block.CID, block.Data); err != nil {
+	err := c.chunks.PutBlock(ctx, block.CID, block.Data)
+	if errors.Is(err, chunkstore.ErrQuota) {
+		c.chunks.SetQuota(c.quota)
+		err = c.chunks.PutBlock(ctx, block.CID, block.Data)
+	}
+	if err != nil {
 		hold.Release()
 		return fmt.Errorf("node: commit: %w", err)
 	}

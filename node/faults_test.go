@@ -200,3 +200,65 @@ func (n *testNode) done() string {
 	n.await(job)
 	return job
 }
+
+// With gossip off, a peer hears of jobs by asking those it is connected to.
+func TestJobsAreFoundWithoutGossip(t *testing.T) {
+	nodes := startMesh(t, 2, func(i int, cfg *Config) {
+		cfg.Gossip, cfg.Slots = false, i
+	})
+	job := nodes[0].submit(api.SubmitRequest{Map: nodes[0].program("noop"), Array: ptr(uint64(10)), Replicas: ptr(0)})
+	if s := nodes[0].await(job); s.State != api.StateDone {
+		t.Fatalf("%+v", s)
+	}
+	if ran := nodes[1].runner.count.done.Load(); ran != 10 {
+		t.Errorf("the other peer ran %d", ran)
+	}
+}
+
+func TestFullStore(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	cfg.Quota = smallestQuota
+	n := startNode(t, cfg)
+	big := make([]byte, smallestQuota)
+	for i := 0; i < len(big); i += 4096 { // no two chunks are equal
+		copy(big[i:], fmt.Sprintf("%08d", i))
+	}
+	_, err := n.Import(t.Context(), api.ImportOptions{Form: api.FormInput, Split: "none"}, &items{names: []string{"big"}, texts: []string{string(big)}})
+	if api.KindOf(err) != api.KindQuota {
+		t.Fatalf("an import larger than the store: %v", err)
+	}
+	if s := n.await(n.done()); s.State != api.StateDone { // nothing of it stays in the way
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestDrainEndsThePeer(t *testing.T) {
+	n := startNode(t, testConfig(t, t.TempDir()))
+	job := n.submit(api.SubmitRequest{Map: n.contract("loop"), Array: ptr(uint64(1)), Replicas: ptr(0)})
+	eventually(t, "the task runs", func() bool { running, _ := n.runner.levels(); return running == 1 })
+	if _, err := n.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if running, _ := n.runner.levels(); running != 0 {
+		t.Error("a task runs after the drain")
+	}
+	if s, err := n.Status(t.Context(), job); err == nil && s.State.Ended() {
+		t.Errorf("the drained job: %+v", s)
+	}
+	if err := n.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A disk that can't be written to ends the peer, with the reason.
+func TestDiskFailureStopsThePeer(t *testing.T) {
+	n := startNode(t, testConfig(t, t.TempDir()))
+	program := n.program("noop")
+	n.journal.file = &faultyFile{n.journal.file, &faultyFiles{}}
+	if _, err := n.Submit(t.Context(), api.SubmitRequest{Map: program, Array: ptr(uint64(1)), Replicas: ptr(0)}); !errors.Is(err, errDisk) {
+		t.Errorf("submit: %v", err)
+	}
+	if err := n.Wait(); !errors.Is(err, errDisk) {
+		t.Errorf("ended with %v", err)
+	}
+}

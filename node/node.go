@@ -110,7 +110,7 @@ func (n *Node) openDisk() (entries []market.Entry, err error) {
 		}
 	}
 	cfg := chunkstore.DefaultConfig(n.home.path(dirChunks))
-	cfg.Quota, cfg.Slack, cfg.Log = n.cfg.Quota, 0, n.log
+	cfg.Quota, cfg.Slack, cfg.Log = n.cfg.Quota-reserveOf(n.cfg.Quota), 0, n.log
 	if n.store, err = chunkstore.Open(cfg); err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (n *Node) openWork(entries []market.Entry) (err error) {
 	n.watchers = newWatchers()
 	n.query = newQueries(n)
 	commit := &diskCommitter{
-		chunks: n.store, pins: n.pins, journal: n.journal, arrived: n.content.arrived,
+		chunks: n.store, quota: n.cfg.Quota, pins: n.pins, journal: n.journal, arrived: n.content.arrived,
 		send: n.swarm.send, announce: n.announcer.add, changed: n.watchers.notify,
 	}
 	n.driver = newDriver(n.machine, outlets{
@@ -310,6 +310,9 @@ func (n *Node) keepHouse() {
 		}
 		if time.Since(last) >= releaseEvery {
 			last = time.Now()
+			if quota := n.cfg.Quota - reserveOf(n.cfg.Quota); n.store.Used() <= quota {
+				n.store.SetQuota(quota) // the reserve is one again
+			}
 			n.expireImports(last)
 			n.releaseJobs()
 		}
