@@ -82,7 +82,7 @@ func splitMessage(b []byte) (field protowire.Number, body []byte, err error) {
 		if size < 0 {
 			return 0, nil, fault("message", "a field that is cut off", ErrEncoding)
 		}
-		if number <= fieldOpinion {
+		if number <= lastField {
 			if field != 0 || kind != protowire.BytesType {
 				return 0, nil, fault("message", "not one message", ErrEncoding)
 			}
@@ -101,7 +101,7 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 	switch field {
 	case fieldNews, fieldJobs, fieldGrant, fieldReceiptAnswer:
 		return c.signedFromWire(field, b)
-	case fieldBid, fieldWorkAnswer, fieldRefusal, fieldBeat:
+	case fieldBid, fieldWorkAnswer, fieldRefusal, fieldBeat, fieldBackup:
 		return workFromWire(field, b)
 	}
 	r := reading{subject: "message"}
@@ -147,6 +147,14 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 		var w pb.Opinion
 		r.message(b, &w)
 		m = &Opinion{Job: JobID(w.Job), Member: PeerID(w.Member), Alive: w.Alive}
+	case fieldReplicate:
+		var w pb.Replicate
+		r.message(b, &w)
+		m = &Replicate{Job: JobID(w.Job), Root: r.cid(w.Root)}
+	case fieldAcknowledge:
+		var w pb.Acknowledge
+		r.message(b, &w)
+		m = &Acknowledge{Job: JobID(w.Job), Order: r.hash(w.Order)}
 	}
 	return m, r.err
 }
@@ -255,6 +263,11 @@ func workFromWire(field protowire.Number, b []byte) (Message, error) {
 			beat.Work = append(beat.Work, r.work(beat.Job, work))
 		}
 		m = beat
+	case fieldBackup:
+		var w pb.Backup
+		r.message(b, &w)
+		job := JobID(w.Job)
+		m = &Backup{Job: job, Bid: sequenceFromWire(w.Bid), Stage: r.stageOf(job, w.Stage), Life: Life(w.Life), Task: TaskIndex(w.Task)}
 	}
 	return m, r.err
 }
@@ -267,13 +280,13 @@ func (r *reading) hints(job JobID, m []*pb.Hint) []Hint {
 	var hints []Hint
 	for _, h := range m {
 		hints = append(hints, Hint{Holder: PeerID(h.Holder), Stage: r.stageOf(job, h.Stage), Backlog: h.Backlog,
-			Rate: Rate(h.Rate), Sequence: sequenceFromWire(h.Sequence), Age: h.Age})
+			Rate: Rate(h.Rate), Sequence: sequenceFromWire(h.Sequence), Age: h.Age, Tail: h.Tail})
 	}
 	return hints
 }
 
 func (r *reading) work(job JobID, m *pb.Work) Work {
-	w := Work{Stage: r.stageOf(job, m.Stage), Backlog: m.Backlog, Rate: Rate(m.Rate)}
+	w := Work{Stage: r.stageOf(job, m.Stage), Backlog: m.Backlog, Rate: Rate(m.Rate), Tail: m.Tail}
 	for _, t := range m.Running {
 		w.Running = append(w.Running, TaskIndex(t))
 	}

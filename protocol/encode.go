@@ -27,7 +27,13 @@ const (
 	fieldStored
 	fieldSuspect
 	fieldOpinion
+	fieldBackup
+	fieldReplicate
+	fieldAcknowledge
 )
+
+// lastField is the highest that this version knows.
+const lastField = fieldAcknowledge
 
 // EncodeMessage gives the frame of a message. It refuses what DecodeMessage would
 // refuse, signatures apart: records go out as they were signed.
@@ -100,6 +106,13 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 		return fieldSuspect, &pb.Suspect{Job: []byte(m.Job), Member: []byte(m.Member)}
 	case *Opinion:
 		return fieldOpinion, &pb.Opinion{Job: []byte(m.Job), Member: []byte(m.Member), Alive: m.Alive}
+	case *Backup:
+		return fieldBackup, &pb.Backup{Job: []byte(m.Job), Bid: sequenceToWire(m.Bid), Stage: stageToWire(m.Stage),
+			Life: uint32(m.Life), Task: uint64(m.Task)}
+	case *Replicate:
+		return fieldReplicate, &pb.Replicate{Job: []byte(m.Job), Root: cidToWire(m.Root)}
+	case *Acknowledge:
+		return fieldAcknowledge, &pb.Acknowledge{Job: []byte(m.Job), Order: hashToWire(m.Order)}
 	}
 	return 0, nil
 }
@@ -130,7 +143,7 @@ func hintsToWire(hints []Hint) []*pb.Hint {
 	w := make([]*pb.Hint, len(hints))
 	for i, h := range hints {
 		w[i] = &pb.Hint{Holder: []byte(h.Holder), Stage: stageToWire(h.Stage), Backlog: h.Backlog,
-			Rate: uint64(h.Rate), Sequence: sequenceToWire(h.Sequence), Age: h.Age}
+			Rate: uint64(h.Rate), Sequence: sequenceToWire(h.Sequence), Age: h.Age, Tail: h.Tail}
 	}
 	return w
 }
@@ -138,7 +151,7 @@ func hintsToWire(hints []Hint) []*pb.Hint {
 func beatToWire(m *Beat) *pb.Beat {
 	beat := &pb.Beat{Sequence: sequenceToWire(m.Sequence), Job: []byte(m.Job), Trouble: m.Trouble}
 	for _, w := range m.Work {
-		work := &pb.Work{Stage: stageToWire(w.Stage), Backlog: w.Backlog, Rate: uint64(w.Rate)}
+		work := &pb.Work{Stage: stageToWire(w.Stage), Backlog: w.Backlog, Rate: uint64(w.Rate), Tail: w.Tail}
 		for _, t := range w.Running {
 			work.Running = append(work.Running, uint64(t))
 		}

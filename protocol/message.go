@@ -44,6 +44,7 @@ type Hint struct {
 	Rate     Rate     // of the holder, for this stage; 0: not measured yet
 	Sequence Sequence // the holder's, when it said so: a newer one always wins
 	Age      uint32   // ms since then, as far as the sender of the hint knows
+	Tail     uint32   // ms until the last of the tasks that it runs is expected to end
 }
 
 // Rate is a speed in thousandths of a task a second.
@@ -111,6 +112,7 @@ type Work struct {
 	Held    []Held      // at most MaxHeld; open tasks, what it runs included
 	Backlog uint64
 	Rate    Rate
+	Tail    uint32 // ms until the last of Running is expected to end
 }
 
 // Held is a range that the sender takes itself to be the holder of.
@@ -179,6 +181,30 @@ type Opinion struct {
 	Alive  bool
 }
 
+// Backup answers a bid, where nothing is left to grant, with a copy of a task that the
+// holder runs and that the bidder would end sooner. The first result wins.
+type Backup struct {
+	Job   JobID
+	Bid   Sequence
+	Stage StageRef
+	Life  Life
+	Task  TaskIndex
+}
+
+// Replicate asks a keeper to store a file, as the state of a checkpoint. It answers
+// with Stored when the file is durable with it.
+type Replicate struct {
+	Job  JobID
+	Root cid.Cid
+}
+
+// Acknowledge tells a keeper that the sender has stopped all it ran for a job, as the
+// owner's cancel or remove ordered.
+type Acknowledge struct {
+	Job   JobID
+	Order Hash // of the Control
+}
+
 func (*News) message()           {}
 func (*Digest) message()         {}
 func (*JobsRequest) message()    {}
@@ -196,6 +222,9 @@ func (*ReceiptAnswer) message()  {}
 func (*Stored) message()         {}
 func (*Suspect) message()        {}
 func (*Opinion) message()        {}
+func (*Backup) message()         {}
+func (*Replicate) message()      {}
+func (*Acknowledge) message()    {}
 
 // Announcement tells the mesh that a job is open. It is a hint, signed by a keeper, of
 // at most MaxAnnouncement bytes.

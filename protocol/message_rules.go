@@ -69,6 +69,17 @@ func validateMessage(m Message) error {
 	case *Opinion:
 		v.job(m.Job)
 		v.that(ValidPeer(m.Member), "member is no Ed25519 peer")
+	case *Backup:
+		v.job(m.Job)
+		v.sequence(m.Bid)
+		v.part(m.Job, m.Stage)
+		v.life(m.Life)
+		v.task(m.Task)
+	case *Replicate:
+		v.job(m.Job)
+		v.that(ValidCID(m.Root), "root is no chunk")
+	case *Acknowledge:
+		v.job(m.Job)
 	}
 	return v.err
 }

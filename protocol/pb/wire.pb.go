@@ -1445,6 +1445,9 @@ type SwarmMessage struct {
 	//	*SwarmMessage_Stored
 	//	*SwarmMessage_Suspect
 	//	*SwarmMessage_Opinion
+	//	*SwarmMessage_Backup
+	//	*SwarmMessage_Replicate
+	//	*SwarmMessage_Acknowledge
 	Kind          isSwarmMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1640,6 +1643,33 @@ func (x *SwarmMessage) GetOpinion() *Opinion {
 	return nil
 }
 
+func (x *SwarmMessage) GetBackup() *Backup {
+	if x != nil {
+		if x, ok := x.Kind.(*SwarmMessage_Backup); ok {
+			return x.Backup
+		}
+	}
+	return nil
+}
+
+func (x *SwarmMessage) GetReplicate() *Replicate {
+	if x != nil {
+		if x, ok := x.Kind.(*SwarmMessage_Replicate); ok {
+			return x.Replicate
+		}
+	}
+	return nil
+}
+
+func (x *SwarmMessage) GetAcknowledge() *Acknowledge {
+	if x != nil {
+		if x, ok := x.Kind.(*SwarmMessage_Acknowledge); ok {
+			return x.Acknowledge
+		}
+	}
+	return nil
+}
+
 type isSwarmMessage_Kind interface {
 	isSwarmMessage_Kind()
 }
@@ -1712,6 +1742,18 @@ type SwarmMessage_Opinion struct {
 	Opinion *Opinion `protobuf:"bytes,17,opt,name=opinion,proto3,oneof"`
 }
 
+type SwarmMessage_Backup struct {
+	Backup *Backup `protobuf:"bytes,18,opt,name=backup,proto3,oneof"`
+}
+
+type SwarmMessage_Replicate struct {
+	Replicate *Replicate `protobuf:"bytes,19,opt,name=replicate,proto3,oneof"`
+}
+
+type SwarmMessage_Acknowledge struct {
+	Acknowledge *Acknowledge `protobuf:"bytes,20,opt,name=acknowledge,proto3,oneof"`
+}
+
 func (*SwarmMessage_News) isSwarmMessage_Kind() {}
 
 func (*SwarmMessage_Digest) isSwarmMessage_Kind() {}
@@ -1745,6 +1787,12 @@ func (*SwarmMessage_Stored) isSwarmMessage_Kind() {}
 func (*SwarmMessage_Suspect) isSwarmMessage_Kind() {}
 
 func (*SwarmMessage_Opinion) isSwarmMessage_Kind() {}
+
+func (*SwarmMessage_Backup) isSwarmMessage_Kind() {}
+
+func (*SwarmMessage_Replicate) isSwarmMessage_Kind() {}
+
+func (*SwarmMessage_Acknowledge) isSwarmMessage_Kind() {}
 
 type Sequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2095,6 +2143,7 @@ type Hint struct {
 	Rate          uint64                 `protobuf:"varint,4,opt,name=rate,proto3" json:"rate,omitempty"`
 	Sequence      *Sequence              `protobuf:"bytes,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Age           uint32                 `protobuf:"varint,6,opt,name=age,proto3" json:"age,omitempty"`
+	Tail          uint32                 `protobuf:"varint,7,opt,name=tail,proto3" json:"tail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2167,6 +2216,13 @@ func (x *Hint) GetSequence() *Sequence {
 func (x *Hint) GetAge() uint32 {
 	if x != nil {
 		return x.Age
+	}
+	return 0
+}
+
+func (x *Hint) GetTail() uint32 {
+	if x != nil {
+		return x.Tail
 	}
 	return 0
 }
@@ -2618,6 +2674,7 @@ type Work struct {
 	Held          []*Held                `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
 	Backlog       uint64                 `protobuf:"varint,4,opt,name=backlog,proto3" json:"backlog,omitempty"`
 	Rate          uint64                 `protobuf:"varint,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	Tail          uint32                 `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2683,6 +2740,13 @@ func (x *Work) GetBacklog() uint64 {
 func (x *Work) GetRate() uint64 {
 	if x != nil {
 		return x.Rate
+	}
+	return 0
+}
+
+func (x *Work) GetTail() uint32 {
+	if x != nil {
+		return x.Tail
 	}
 	return 0
 }
@@ -3191,6 +3255,186 @@ func (x *Opinion) GetAlive() bool {
 	return false
 }
 
+type Backup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Bid           *Sequence              `protobuf:"bytes,2,opt,name=bid,proto3" json:"bid,omitempty"`
+	Stage         *StageKey              `protobuf:"bytes,3,opt,name=stage,proto3" json:"stage,omitempty"`
+	Life          uint32                 `protobuf:"varint,4,opt,name=life,proto3" json:"life,omitempty"`
+	Task          uint64                 `protobuf:"varint,5,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_protocol_wire_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Backup) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Backup) GetBid() *Sequence {
+	if x != nil {
+		return x.Bid
+	}
+	return nil
+}
+
+func (x *Backup) GetStage() *StageKey {
+	if x != nil {
+		return x.Stage
+	}
+	return nil
+}
+
+func (x *Backup) GetLife() uint32 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+func (x *Backup) GetTask() uint64 {
+	if x != nil {
+		return x.Task
+	}
+	return 0
+}
+
+type Replicate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Root          []byte                 `protobuf:"bytes,2,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replicate) Reset() {
+	*x = Replicate{}
+	mi := &file_protocol_wire_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replicate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replicate) ProtoMessage() {}
+
+func (x *Replicate) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replicate.ProtoReflect.Descriptor instead.
+func (*Replicate) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Replicate) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Replicate) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+type Acknowledge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Order         []byte                 `protobuf:"bytes,2,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Acknowledge) Reset() {
+	*x = Acknowledge{}
+	mi := &file_protocol_wire_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Acknowledge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Acknowledge) ProtoMessage() {}
+
+func (x *Acknowledge) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
+func (*Acknowledge) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Acknowledge) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Acknowledge) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
 var File_protocol_wire_proto protoreflect.FileDescriptor
 
 const file_protocol_wire_proto_rawDesc = "" +
@@ -3318,7 +3562,7 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x06inline\x18\x03 \x01(\fR\x06inline\"C\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
-	"\x06output\x18\x02 \x01(\v2\x0f.mesh.v1.OutputR\x06output\"\xd5\x06\n" +
+	"\x06output\x18\x02 \x01(\v2\x0f.mesh.v1.OutputR\x06output\"\xee\a\n" +
 	"\fSwarmMessage\x12#\n" +
 	"\x04news\x18\x01 \x01(\v2\r.mesh.v1.NewsH\x00R\x04news\x12)\n" +
 	"\x06digest\x18\x02 \x01(\v2\x0f.mesh.v1.DigestH\x00R\x06digest\x129\n" +
@@ -3339,7 +3583,10 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x0ereceipt_answer\x18\x0e \x01(\v2\x16.mesh.v1.ReceiptAnswerH\x00R\rreceiptAnswer\x12)\n" +
 	"\x06stored\x18\x0f \x01(\v2\x0f.mesh.v1.StoredH\x00R\x06stored\x12,\n" +
 	"\asuspect\x18\x10 \x01(\v2\x10.mesh.v1.SuspectH\x00R\asuspect\x12,\n" +
-	"\aopinion\x18\x11 \x01(\v2\x10.mesh.v1.OpinionH\x00R\aopinionB\x06\n" +
+	"\aopinion\x18\x11 \x01(\v2\x10.mesh.v1.OpinionH\x00R\aopinion\x12)\n" +
+	"\x06backup\x18\x12 \x01(\v2\x0f.mesh.v1.BackupH\x00R\x06backup\x122\n" +
+	"\treplicate\x18\x13 \x01(\v2\x12.mesh.v1.ReplicateH\x00R\treplicate\x128\n" +
+	"\vacknowledge\x18\x14 \x01(\v2\x14.mesh.v1.AcknowledgeH\x00R\vacknowledgeB\x06\n" +
 	"\x04kind\"F\n" +
 	"\bSequence\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -3358,14 +3605,15 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04Jobs\x12$\n" +
 	"\rannouncements\x18\x01 \x03(\fR\rannouncements\"\x1f\n" +
 	"\vWorkRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\fR\x03job\"\xb6\x01\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\"\xca\x01\n" +
 	"\x04Hint\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\fR\x06holder\x12'\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x18\n" +
 	"\abacklog\x18\x03 \x01(\x04R\abacklog\x12\x12\n" +
 	"\x04rate\x18\x04 \x01(\x04R\x04rate\x12-\n" +
 	"\bsequence\x18\x05 \x01(\v2\x11.mesh.v1.SequenceR\bsequence\x12\x10\n" +
-	"\x03age\x18\x06 \x01(\rR\x03age\"y\n" +
+	"\x03age\x18\x06 \x01(\rR\x03age\x12\x12\n" +
+	"\x04tail\x18\a \x01(\rR\x04tail\"y\n" +
 	"\x04Open\x12'\n" +
 	"\x05stage\x18\x01 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x12\n" +
 	"\x04life\x18\x02 \x01(\rR\x04life\x12\x0e\n" +
@@ -3400,13 +3648,14 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04life\x18\x01 \x01(\rR\x04life\x12\x0e\n" +
 	"\x02lo\x18\x02 \x01(\x04R\x02lo\x12\x0e\n" +
 	"\x02hi\x18\x03 \x01(\x04R\x02hi\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\x9a\x01\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\xae\x01\n" +
 	"\x04Work\x12'\n" +
 	"\x05stage\x18\x01 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x18\n" +
 	"\arunning\x18\x02 \x03(\x04R\arunning\x12!\n" +
 	"\x04held\x18\x03 \x03(\v2\r.mesh.v1.HeldR\x04held\x12\x18\n" +
 	"\abacklog\x18\x04 \x01(\x04R\abacklog\x12\x12\n" +
-	"\x04rate\x18\x05 \x01(\x04R\x04rate\"\x84\x01\n" +
+	"\x04rate\x18\x05 \x01(\x04R\x04rate\x12\x12\n" +
+	"\x04tail\x18\x06 \x01(\rR\x04tail\"\x84\x01\n" +
 	"\x04Beat\x12-\n" +
 	"\bsequence\x18\x01 \x01(\v2\x11.mesh.v1.SequenceR\bsequence\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\fR\x03job\x12!\n" +
@@ -3442,7 +3691,19 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\aOpinion\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\fR\x06member\x12\x14\n" +
-	"\x05alive\x18\x03 \x01(\bR\x05aliveB*Z(github.com/compute-mesh/mesh/protocol/pbb\x06proto3"
+	"\x05alive\x18\x03 \x01(\bR\x05alive\"\x90\x01\n" +
+	"\x06Backup\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12#\n" +
+	"\x03bid\x18\x02 \x01(\v2\x11.mesh.v1.SequenceR\x03bid\x12'\n" +
+	"\x05stage\x18\x03 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x12\n" +
+	"\x04life\x18\x04 \x01(\rR\x04life\x12\x12\n" +
+	"\x04task\x18\x05 \x01(\x04R\x04task\"1\n" +
+	"\tReplicate\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x12\n" +
+	"\x04root\x18\x02 \x01(\fR\x04root\"5\n" +
+	"\vAcknowledge\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
+	"\x05order\x18\x02 \x01(\fR\x05orderB*Z(github.com/compute-mesh/mesh/protocol/pbb\x06proto3"
 
 var (
 	file_protocol_wire_proto_rawDescOnce sync.Once
@@ -3456,7 +3717,7 @@ func file_protocol_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_proto_rawDescData
 }
 
-var file_protocol_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_protocol_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_protocol_wire_proto_goTypes = []any{
 	(*Control)(nil),        // 0: mesh.v1.Control
 	(*Keep)(nil),           // 1: mesh.v1.Keep
@@ -3498,6 +3759,9 @@ var file_protocol_wire_proto_goTypes = []any{
 	(*Stored)(nil),         // 37: mesh.v1.Stored
 	(*Suspect)(nil),        // 38: mesh.v1.Suspect
 	(*Opinion)(nil),        // 39: mesh.v1.Opinion
+	(*Backup)(nil),         // 40: mesh.v1.Backup
+	(*Replicate)(nil),      // 41: mesh.v1.Replicate
+	(*Acknowledge)(nil),    // 42: mesh.v1.Acknowledge
 }
 var file_protocol_wire_proto_depIdxs = []int32{
 	17, // 0: mesh.v1.Keep.sequence:type_name -> mesh.v1.Sequence
@@ -3525,26 +3789,31 @@ var file_protocol_wire_proto_depIdxs = []int32{
 	37, // 22: mesh.v1.SwarmMessage.stored:type_name -> mesh.v1.Stored
 	38, // 23: mesh.v1.SwarmMessage.suspect:type_name -> mesh.v1.Suspect
 	39, // 24: mesh.v1.SwarmMessage.opinion:type_name -> mesh.v1.Opinion
-	18, // 25: mesh.v1.Hint.stage:type_name -> mesh.v1.StageKey
-	17, // 26: mesh.v1.Hint.sequence:type_name -> mesh.v1.Sequence
-	18, // 27: mesh.v1.Open.stage:type_name -> mesh.v1.StageKey
-	24, // 28: mesh.v1.WorkAnswer.hints:type_name -> mesh.v1.Hint
-	25, // 29: mesh.v1.WorkAnswer.open:type_name -> mesh.v1.Open
-	17, // 30: mesh.v1.Bid.id:type_name -> mesh.v1.Sequence
-	18, // 31: mesh.v1.Bid.stage:type_name -> mesh.v1.StageKey
-	17, // 32: mesh.v1.Grant.bid:type_name -> mesh.v1.Sequence
-	17, // 33: mesh.v1.Refusal.bid:type_name -> mesh.v1.Sequence
-	24, // 34: mesh.v1.Refusal.hints:type_name -> mesh.v1.Hint
-	18, // 35: mesh.v1.Work.stage:type_name -> mesh.v1.StageKey
-	30, // 36: mesh.v1.Work.held:type_name -> mesh.v1.Held
-	17, // 37: mesh.v1.Beat.sequence:type_name -> mesh.v1.Sequence
-	31, // 38: mesh.v1.Beat.work:type_name -> mesh.v1.Work
-	18, // 39: mesh.v1.ReceiptRequest.stage:type_name -> mesh.v1.StageKey
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	40, // 25: mesh.v1.SwarmMessage.backup:type_name -> mesh.v1.Backup
+	41, // 26: mesh.v1.SwarmMessage.replicate:type_name -> mesh.v1.Replicate
+	42, // 27: mesh.v1.SwarmMessage.acknowledge:type_name -> mesh.v1.Acknowledge
+	18, // 28: mesh.v1.Hint.stage:type_name -> mesh.v1.StageKey
+	17, // 29: mesh.v1.Hint.sequence:type_name -> mesh.v1.Sequence
+	18, // 30: mesh.v1.Open.stage:type_name -> mesh.v1.StageKey
+	24, // 31: mesh.v1.WorkAnswer.hints:type_name -> mesh.v1.Hint
+	25, // 32: mesh.v1.WorkAnswer.open:type_name -> mesh.v1.Open
+	17, // 33: mesh.v1.Bid.id:type_name -> mesh.v1.Sequence
+	18, // 34: mesh.v1.Bid.stage:type_name -> mesh.v1.StageKey
+	17, // 35: mesh.v1.Grant.bid:type_name -> mesh.v1.Sequence
+	17, // 36: mesh.v1.Refusal.bid:type_name -> mesh.v1.Sequence
+	24, // 37: mesh.v1.Refusal.hints:type_name -> mesh.v1.Hint
+	18, // 38: mesh.v1.Work.stage:type_name -> mesh.v1.StageKey
+	30, // 39: mesh.v1.Work.held:type_name -> mesh.v1.Held
+	17, // 40: mesh.v1.Beat.sequence:type_name -> mesh.v1.Sequence
+	31, // 41: mesh.v1.Beat.work:type_name -> mesh.v1.Work
+	18, // 42: mesh.v1.ReceiptRequest.stage:type_name -> mesh.v1.StageKey
+	17, // 43: mesh.v1.Backup.bid:type_name -> mesh.v1.Sequence
+	18, // 44: mesh.v1.Backup.stage:type_name -> mesh.v1.StageKey
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_proto_init() }
@@ -3570,6 +3839,9 @@ func file_protocol_wire_proto_init() {
 		(*SwarmMessage_Stored)(nil),
 		(*SwarmMessage_Suspect)(nil),
 		(*SwarmMessage_Opinion)(nil),
+		(*SwarmMessage_Backup)(nil),
+		(*SwarmMessage_Replicate)(nil),
+		(*SwarmMessage_Acknowledge)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3577,7 +3849,7 @@ func file_protocol_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_proto_rawDesc), len(file_protocol_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

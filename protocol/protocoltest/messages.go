@@ -14,7 +14,7 @@ func Message(t *rapid.T) protocol.Message {
 // makers has one function for each kind of message.
 var makers = []func(*rapid.T, protocol.JobID) protocol.Message{
 	news, digest, jobsRequest, jobs, workRequest, workAnswer, bid, grant, refusal, beat,
-	keepRequest, keepAnswer, receiptRequest, receiptAnswer, stored, suspect, opinion,
+	keepRequest, keepAnswer, receiptRequest, receiptAnswer, stored, suspect, opinion, backup, replicate, acknowledge,
 }
 
 // MessageKinds is how many kinds of messages there are.
@@ -61,7 +61,7 @@ func workAnswer(t *rapid.T, job protocol.JobID) protocol.Message {
 func hints(t *rapid.T, job protocol.JobID) []protocol.Hint {
 	return list(t, protocol.MaxHints, func() protocol.Hint {
 		return protocol.Hint{Holder: Peer(t, 0, 9, "holder"), Stage: Stage(t, job), Backlog: rapid.Uint64().Draw(t, "backlog"),
-			Rate: rate(t), Sequence: Sequence(t), Age: rapid.Uint32().Draw(t, "age")}
+			Rate: rate(t), Sequence: Sequence(t), Age: rapid.Uint32().Draw(t, "age"), Tail: rapid.Uint32().Draw(t, "tail")}
 	})
 }
 
@@ -87,7 +87,7 @@ func refusal(t *rapid.T, job protocol.JobID) protocol.Message {
 
 func beat(t *rapid.T, job protocol.JobID) protocol.Message {
 	return &protocol.Beat{Sequence: Sequence(t), Job: job, Trouble: text(t), Work: list(t, 3, func() protocol.Work {
-		return protocol.Work{Stage: Stage(t, job), Backlog: rapid.Uint64().Draw(t, "backlog"), Rate: rate(t),
+		return protocol.Work{Stage: Stage(t, job), Backlog: rapid.Uint64().Draw(t, "backlog"), Rate: rate(t), Tail: rapid.Uint32().Draw(t, "tail"),
 			Running: list(t, 6, func() protocol.TaskIndex { return Task(t) }),
 			Held: list(t, 6, func() protocol.Held {
 				return protocol.Held{Life: Life(t), Range: Range(t), Epoch: Epoch(t, 0)}
@@ -135,4 +135,16 @@ func suspect(t *rapid.T, job protocol.JobID) protocol.Message {
 
 func opinion(t *rapid.T, job protocol.JobID) protocol.Message {
 	return &protocol.Opinion{Job: job, Member: Peer(t, 0, 9, "member"), Alive: rapid.Bool().Draw(t, "alive")}
+}
+
+func backup(t *rapid.T, job protocol.JobID) protocol.Message {
+	return &protocol.Backup{Job: job, Bid: Sequence(t), Stage: Stage(t, job), Life: Life(t), Task: Task(t)}
+}
+
+func replicate(t *rapid.T, job protocol.JobID) protocol.Message {
+	return &protocol.Replicate{Job: job, Root: CIDs(t, "root")}
+}
+
+func acknowledge(t *rapid.T, job protocol.JobID) protocol.Message {
+	return &protocol.Acknowledge{Job: job, Order: Hash(t, "order")}
 }
