@@ -95,17 +95,37 @@ func midway(t *testing.T, p peer, job string) {
 	})
 }
 
+// ran is how many results of a job are a peer's.
+func ran(s api.Status, peer string) uint64 {
+	if i := slices.IndexFunc(s.Peers, func(p api.PeerWork) bool { return p.Peer == peer }); i >= 0 {
+		return s.Peers[i].Tasks
+	}
+	return 0
+}
+
 func submitterStops(t *testing.T, m *mesh, args []string, want string) {
 	submitter, other := m.peers[0], m.peers[1]
-	pid := submitter.self(t).PID
+	who := submitter.self(t)
+	pid := who.PID
 	job := submitter.submit(t, args...)
 	midway(t, other, job)
 	signal(t, pid, syscall.SIGSTOP)
 	defer signal(t, pid, syscall.SIGCONT)
-	if s := other.status(t, job); s.State.Ended() {
-		t.Fatalf("the job had ended before its submitter was stopped: %+v", s)
+	before := other.status(t, job)
+	if before.State.Ended() {
+		t.Fatalf("the job had ended before its submitter was stopped: %+v", before)
 	}
 	other.wait(t, job)
+	after, self := other.status(t, job), who.Peer
+	gained := 0
+	for _, p := range after.Peers {
+		if p.Peer != self && p.Tasks > ran(before, p.Peer) {
+			gained++
+		}
+	}
+	if gained < 2 {
+		t.Errorf("%d peers took over what the submitter left: before %+v, after %+v", gained, before.Peers, after.Peers)
+	}
 	if got := m.peers[2].ok(t, "get", job, "-o", "-"); got != want {
 		t.Error("other results without the submitter")
 	}
@@ -175,8 +195,7 @@ func peerJoinsLate(t *testing.T, m *mesh, args []string, want string) {
 	id := late.self(t).Peer
 	m.peers[2].wait(t, job)
 	s := m.peers[2].status(t, job)
-	i := slices.IndexFunc(s.Peers, func(p api.PeerWork) bool { return p.Peer == id })
-	if i < 0 || s.Peers[i].Tasks == 0 {
+	if ran(s, id) == 0 {
 		t.Errorf("the peer that joined late ran nothing: %+v", s.Peers)
 	}
 	if got := late.ok(t, "get", job, "-o", "-"); len(got) != len(want)/160*400 {
@@ -255,9 +274,8 @@ func TestAPeerWithoutSlots(t *testing.T) {
 	if got := idle.ok(t, "submit", "--array", "2", "--map", program("index"), "-o", "-"); got != "0\n1\n" {
 		t.Errorf("its own job: %q", got)
 	}
-	s := m.peers[0].status(t, job)
-	if i := slices.IndexFunc(s.Peers, func(p api.PeerWork) bool { return p.Peer == idle.self(t).Peer }); i >= 0 && s.Peers[i].Tasks > 0 {
-		t.Errorf("it ran %d tasks", s.Peers[i].Tasks)
+	if n := ran(m.peers[0].status(t, job), idle.self(t).Peer); n > 0 {
+		t.Errorf("it ran %d tasks", n)
 	}
 }
 

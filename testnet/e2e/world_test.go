@@ -63,7 +63,7 @@ func (p peer) run(t *testing.T, args ...string) result {
 // runWith is run with a standard input.
 func (p peer) runWith(t *testing.T, in io.Reader, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // a cleanup types commands, too
 	defer cancel()
 	cmd := p.command(ctx, args...)
 	var out, errs bytes.Buffer
