@@ -2,6 +2,7 @@ package market
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/compute-mesh/mesh/protocol"
@@ -73,25 +74,36 @@ func (a *authority) reopen(n int, ref protocol.StageRef, r protocol.Range, keep 
 	return signed(a, testPeer(n), &protocol.Reopen{StageRef: ref, Range: r, Life: 1, Cause: protocol.ReopenLost, Keep: keep})
 }
 
-// Every kind of record, signed by who may not, naming what is not its signer's, out of
-// range, or under another key, is refused and leaves the ledger as it was. That
-// protocol refuses what a record's own bytes show is tested there.
-func TestAuthority(t *testing.T) {
-	a := newAuthority(t)
-	id, first, later := a.l.job.ID, a.first, a.later
-	k1, k2, all := a.keep1.Hash, a.keep2.Hash, tasks(0, 10)
-	foreign, wrong, none := first, first, first
-	foreign.Job = protocol.JobIDOf(testCID(cid.DagCBOR, "another job"))
-	wrong.Key = protocol.Hash{1}
-	none.Stage = 2
-	unknown := protocol.Hash{9}
-	over, past := tasks(authorityTasks-1, authorityTasks+1), protocol.TaskIndex(authorityTasks)
+// authorityCase is a record and the error that it is refused with; nil: it is taken.
+type authorityCase struct {
+	what string
+	rec  *protocol.Record
+	want error
+}
 
-	for _, c := range []struct {
-		what string
-		rec  *protocol.Record
-		want error
-	}{
+// authorityNames is what the cases name that is not there.
+type authorityNames struct {
+	foreign, wrong, none protocol.StageRef // of another job, under another key, of no stage
+	unknown              protocol.Hash     // no Keep known
+	over                 protocol.Range    // past the end
+	past                 protocol.TaskIndex
+}
+
+func (a *authority) names() authorityNames {
+	n := authorityNames{foreign: a.first, wrong: a.first, none: a.first, unknown: protocol.Hash{9}}
+	n.foreign.Job = protocol.JobIDOf(testCID(cid.DagCBOR, "another job"))
+	n.wrong.Key = protocol.Hash{1}
+	n.none.Stage = 2
+	n.over, n.past = tasks(authorityTasks-1, authorityTasks+1), authorityTasks
+	return n
+}
+
+// ranges are the cases of records of the job and of ranges.
+func (a *authority) ranges() []authorityCase {
+	t, id, first, later := a, a.l.job.ID, a.first, a.later
+	n, k2, all := a.names(), a.keep2.Hash, tasks(0, 10)
+	foreign, wrong, none, unknown, over := n.foreign, n.wrong, n.none, n.unknown, n.over
+	return []authorityCase{
 		{"control of another job", signed(t, insecure.SignAs(testOwner), &protocol.Control{Job: foreign.Job, Sequence: 1, Verb: protocol.VerbCancel}), errForeign},
 		{"cancel by a keeper", signed(t, testPeer(2), &protocol.Control{Job: id, Sequence: 1, Verb: protocol.VerbCancel}), errOwner},
 		{"retry by the submitter's peer", signed(t, testPeer(0), &protocol.Control{Job: id, Sequence: 1, Verb: protocol.VerbRetry}), errOwner},
@@ -115,7 +127,15 @@ func TestAuthority(t *testing.T) {
 		{"done of a stage not open", a.done(later, tasks(0, 1), 2, k2), errUnknown},
 		{"done with a receipt that names another's keep", a.done(first, all, 3, k2), errReceipts},
 		{"done with a receipt that names no keep known", a.done(first, all, 2, unknown), errUnknown},
+	}
+}
 
+// others are the cases of records of tasks, blocks and lives.
+func (a *authority) others() []authorityCase {
+	first, later := a.first, a.later
+	n, k2, all := a.names(), a.keep2.Hash, tasks(0, 10)
+	foreign, wrong, none, unknown, over, past := n.foreign, n.wrong, n.none, n.unknown, n.over, n.past
+	return []authorityCase{
 		{"failed of another job", a.failed(foreign, 0), errForeign},
 		{"failed past the end", a.failed(first, past), errShape},
 		{"failed of no stage", a.failed(none, 0), errShape},
@@ -145,8 +165,14 @@ func TestAuthority(t *testing.T) {
 		{"reopen of no stage", a.reopen(2, none, all, k2), errShape},
 		{"reopen under another key", a.reopen(2, wrong, all, k2), errUnknown},
 		{"reopen of a stage not open", a.reopen(2, later, tasks(0, 1), k2), errUnknown},
+	}
+}
 
-		// A keeper that has revoked its Keep signs on: whether it has is not in the bytes.
+// taken are records that count. A keeper that has revoked its Keep signs on: whether it
+// has is not in the bytes.
+func (a *authority) taken() []authorityCase {
+	t, id, first, k1, past := a, a.l.job.ID, a.first, a.keep1.Hash, a.names().past
+	return []authorityCase{
 		{"seal by who was a keeper", a.seal(1, protocol.Seal{StageRef: first, Keep: k1}), nil},
 		{"release for another by who was a keeper", a.released(1, first, tasks(1024, 1030), k1), nil},
 		{"reopen by who was a keeper", a.reopen(1, first, tasks(1100, 1110), k1), nil},
@@ -154,7 +180,16 @@ func TestAuthority(t *testing.T) {
 		{"failed", a.failed(first, past-1), nil},
 		{"checkpoint", a.checkpoint(first, past-1), nil},
 		{"cancel", signed(t, insecure.SignAs(testOwner), &protocol.Control{Job: id, Sequence: 1, Verb: protocol.VerbCancel}), nil},
-	} {
+	}
+}
+
+// Every kind of record, signed by who may not, naming what is not its signer's, out of
+// range, or under another key, is refused and leaves the ledger as it was. That
+// protocol refuses what a record's own bytes show is tested there.
+func TestAuthority(t *testing.T) {
+	a := newAuthority(t)
+	for _, c := range slices.Concat(a.ranges(), a.others(), a.taken()) {
+
 		version, digest := a.l.version, a.l.hash()
 		changed, err := a.l.add(c.rec)
 		if !errors.Is(err, c.want) || c.want == nil && err != nil {

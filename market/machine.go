@@ -31,6 +31,7 @@ type Machine struct {
 
 	up   map[protocol.PeerID]bool          // connected
 	down map[protocol.PeerID]time.Duration // known to be unreachable, since
+	gone map[protocol.PeerID]time.Duration // probed in vain, when last
 
 	table    map[protocol.JobID]*protocol.Announcement
 	poll     time.Duration // when a neighbour is asked for open jobs next
@@ -56,6 +57,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg, self: cfg.Signer.ID(), now: at, seed: cfg.Seed,
 		up: map[protocol.PeerID]bool{}, down: map[protocol.PeerID]time.Duration{},
+		gone:  map[protocol.PeerID]time.Duration{},
 		table: map[protocol.JobID]*protocol.Announcement{}, swarms: map[protocol.JobID]*swarm{},
 		learning: map[protocol.JobID][]func(*swarm, error){}, runs: map[RunID]*run{}, fetches: map[FetchID]func(Fetched){}, paces: map[string]*pace{},
 		news: map[protocol.PeerID]map[protocol.JobID][]protocol.Record{},
@@ -254,6 +256,7 @@ const forgetDown = 30 * time.Second
 
 func (m *Machine) peerUp(p protocol.PeerID) {
 	delete(m.down, p)
+	delete(m.gone, p)
 	if m.up[p] {
 		return
 	}
@@ -286,8 +289,13 @@ func (m *Machine) markDown(p protocol.PeerID) {
 func (m *Machine) probed(p protocol.PeerID, alive bool) {
 	if alive {
 		delete(m.down, p)
+		delete(m.gone, p)
 	} else if !m.up[p] {
 		m.markDown(p)
+		if len(m.gone) >= MaxMembers {
+			clear(m.gone)
+		}
+		m.gone[p] = m.now.Mono
 	}
 	for _, s := range m.order {
 		s.probed(p, alive)

@@ -164,6 +164,9 @@ func (sh *share) settlePage(p *pending) {
 	if rec == nil && !sh.superseded(p) {
 		return
 	}
+	if rec != nil {
+		sh.settleCopies(rec, p.Range)
+	}
 	sh.pages = slices.DeleteFunc(sh.pages, func(o *pending) bool { return o == p })
 }
 

@@ -71,6 +71,8 @@ func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {
 		s.suspectOf(from, msg)
 	case *protocol.Opinion:
 		s.opinion(from, msg)
+	case *protocol.Backup:
+		s.backup(from, msg)
 	}
 	return nil
 }
@@ -105,6 +107,12 @@ func jobOf(msg protocol.Message) (protocol.JobID, error) {
 	case *protocol.Suspect:
 		return msg.Job, nil
 	case *protocol.Opinion:
+		return msg.Job, nil
+	case *protocol.Backup:
+		return msg.Job, nil
+	case *protocol.Replicate:
+		return msg.Job, nil
+	case *protocol.Acknowledge:
 		return msg.Job, nil
 	}
 	return "", fmt.Errorf("market: message %T: unknown", msg)

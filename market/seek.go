@@ -175,12 +175,14 @@ func (s *swarm) addHints(list []protocol.Hint) {
 	}
 }
 
-// left is when, counted from now, the holder of a hint runs dry.
+// left is when, counted from now, the holder of a hint runs dry: of tasks to grant, or
+// of tasks that another peer may end sooner.
 func (h *hint) left(now time.Duration) time.Duration {
-	if h.Backlog == 0 {
-		return 0
+	last := time.Duration(h.Tail) * time.Millisecond
+	if h.Backlog > 0 {
+		last += drain(h.Backlog, h.Rate)
 	}
-	return max(0, drain(h.Backlog, h.Rate)-max(0, now-h.at))
+	return max(0, last-max(0, now-h.at))
 }
 
 // bid bids to the holders that drain last, where that helps: where they would still
@@ -200,7 +202,8 @@ func (s *swarm) bid() bool {
 		h := k.hints[0]
 		k.hints = k.hints[1:]
 		sh := s.share(h.Stage)
-		if sh == nil || !sh.able() || !m.alive(h.Holder) || h.left(now) == 0 || h.left(now) < sh.pace().task() {
+		if sh == nil || !sh.able() || !m.alive(h.Holder) || h.left(now) == 0 || h.left(now) < sh.pace().task() ||
+			h.Backlog == 0 && sh.pace().task() == 0 {
 			continue
 		}
 		b := sentBid{h.Holder, m.sequence(), now}

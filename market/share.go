@@ -25,6 +25,7 @@ type share struct {
 	pages    []*pending
 	avoid    map[protocol.TaskIndex]time.Duration // failed or refused here; not before then
 
+	copies  copies
 	counted uint64 // the ledger's version at which heldOpen was counted
 	open    uint64 // tasks held by us and not done
 }
@@ -53,6 +54,7 @@ func newShare(s *swarm, st *stage) *share {
 	return &share{
 		s: s, st: st, running: map[protocol.TaskIndex]*run{}, finished: map[protocol.TaskIndex]*finished{},
 		avoid: map[protocol.TaskIndex]time.Duration{}, counted: ^uint64(0),
+		copies: copies{map[protocol.TaskIndex]protocol.PeerID{}, map[protocol.TaskIndex]protocol.PeerID{}},
 	}
 }
 
@@ -207,6 +209,10 @@ func (m *Machine) ended(in Ended) error {
 	}
 	s := sh.s
 	s.wakeAt(m.now.Mono)
+	borrowed := sh.copies.borrowed[r.task] != ""
+	if in.Outcome != OutcomeDone {
+		delete(sh.copies.borrowed, r.task)
+	}
 	if !s.running() || s.shares[sh.st.ref.Stage] != sh {
 		return nil
 	}
@@ -222,6 +228,9 @@ func (m *Machine) ended(in Ended) error {
 	case OutcomeFailed:
 		sh.failed(r, c, in)
 	case OutcomeReleased:
+		if borrowed {
+			return nil
+		}
 		sh.release(r.task, c)
 		s.troubled(in.Detail)
 	case OutcomeStopped:

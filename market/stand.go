@@ -89,6 +89,9 @@ func (s *swarm) standTick() {
 // proportion to their rates, or to their slots while a rate is not known.
 func (s *swarm) serve(sh *share) {
 	backlog := sh.backlog()
+	if backlog == 0 {
+		s.lend(sh)
+	}
 	if backlog == 0 || len(sh.st.spans) > MaxSegments-2*protocol.MaxGrant {
 		return
 	}

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -392,6 +393,11 @@ func (s *swarm) peerDown(p protocol.PeerID) {
 	s.wakeAt(s.m.now.Mono)
 	s.seek.lost(p)
 	s.stand.drop(p)
+	for _, sh := range s.shares {
+		if sh != nil {
+			maps.DeleteFunc(sh.copies.lent, func(_ protocol.TaskIndex, q protocol.PeerID) bool { return q == p })
+		}
+	}
 	s.suspect(p)
 	if s.isKeeper(p) {
 		s.seek.soon()

@@ -125,7 +125,7 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 func (s *swarm) hintOf(sh *share, h protocol.PeerID, open uint64) hint {
 	now := s.m.now.Mono
 	if h == s.m.self {
-		return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Sequence: s.m.sequence()}, now}
+		return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Sequence: s.m.sequence(), Tail: sh.tail()}, now}
 	}
 	if w := s.watch.members[h]; w != nil {
 		for i := range w.work {
@@ -133,7 +133,7 @@ func (s *swarm) hintOf(sh *share, h protocol.PeerID, open uint64) hint {
 				age := max(0, now-w.at)
 				return hint{protocol.Hint{
 					Holder: h, Stage: k.Stage, Backlog: min(k.Backlog, open), Rate: k.Rate, Sequence: w.seq,
-					Age: uint32(age / time.Millisecond),
+					Age: uint32(age / time.Millisecond), Tail: k.Tail,
 				}, w.at}
 			}
 		}
@@ -248,7 +248,7 @@ func (s *swarm) work() []protocol.Work {
 		if sh == nil || sh.st.top != nil || sh.heldOpen() == 0 && len(sh.running) == 0 && len(sh.finished) == 0 && len(sh.pages) == 0 {
 			continue
 		}
-		w := protocol.Work{Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots)}
+		w := protocol.Work{Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Tail: sh.tail()}
 		running := sortedKeys(sh.running)
 		w.Running = running[:min(len(running), protocol.MaxRunning)]
 		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
@@ -311,7 +311,7 @@ func (s *swarm) watchTick() {
 		if w := s.watch.members[h]; w != nil {
 			last = max(last, w.seen)
 		}
-		if due := last + limit; now < due {
+		if due := last + limit; now < due && s.m.alive(h) {
 			s.wakeAt(due)
 		} else {
 			s.suspect(h)
@@ -335,6 +335,10 @@ func (s *swarm) suspect(p protocol.PeerID) {
 		return
 	}
 	s.watch.suspects[p] = &suspect{probing: true, deadline: s.m.now.Mono + probeTime}
+	if at, failed := s.m.gone[p]; failed && s.m.now.Mono-at < forgetDown && !s.m.up[p] {
+		s.probed(p, false)
+		return
+	}
 	s.m.out.Probe = append(s.m.out.Probe, p)
 	s.wakeAt(s.m.now.Mono + probeTime)
 }
