@@ -34,8 +34,7 @@
 //
 // It also joins, keeps and forwards records that nothing here signs so far: Checkpoint,
 // Reopen, Unkeep. A Keep is for all chunk groups of the job. The visible state is compared
-// as one digest, and told whole where it differs. There are no backup copies of running
-// tasks.
+// as one digest, and told whole where it differs.
 //
 // # Use
 //
@@ -148,7 +147,8 @@
 //	   Reopen by a keeper: life + 1, no holder  <--------------------+
 //
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
-// held; pages.go takes results to Done; seal.go seals; watch.go releases for another;
+// held; backup.go gives copies of what would end last; pages.go takes results to Done;
+// seal.go seals; watch.go releases for another;
 // adopt.go adopts; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
 // A failed attempt is a Failed record and a release. A task whose failures in the owner's
@@ -220,5 +220,6 @@
 // that are followed (maxUnknownPages), failing peers of a task (maxFailers), adoptions
 // (maxAdoptions); beside them the programs whose pace is known (maxPaces) and the runs ahead
 // of the slots (MaxQueued). What goes into one message is bounded in protocol. What is
-// joined under a bound keeps the same records in whatever order they come.
+// joined under a bound keeps the same records in whatever order they come, but for the
+// last one of spans (hardSpans), which only a flood reaches.
 package market

@@ -170,6 +170,10 @@ func (w *script) message(m protocol.Message) string {
 			text += " " + w.alias("page", c)
 		}
 		return text
+	case *protocol.Backup:
+		return fmt.Sprintf("%s of %d task %d/%d", kind, m.Bid.Counter, m.Stage.Stage, m.Task)
+	case *protocol.Replicate:
+		return kind + " " + w.alias("state", m.Root)
 	case *protocol.Suspect:
 		return kind + " " + w.name(m.Member)
 	case *protocol.Opinion:
