@@ -40,6 +40,7 @@ type Spec struct {
 	FanIn  uint64   // outputs a reducer reads, 2 or more; 0: one reducer reads all
 	Array  uint64   // tasks without input; used where Input has no root
 	Input  Input
+	Split  string   // the rule Input was cut by, as in "lines:8388608" or "file"; empty: it is lines of --args-from
 	Files  []File   // in any order
 	Env    []string // K=V, in any order; of two with one K the later stands
 
@@ -80,6 +81,9 @@ func Build(s Spec) (Manifest, error) {
 	if s.Input.Root.Defined() && s.Array != 0 {
 		return Manifest{}, fmt.Errorf("job: build: an array of %d tasks and an input: give one of them", s.Array)
 	}
+	if !s.Input.Root.Defined() && s.Split != "" {
+		return Manifest{}, fmt.Errorf("job: build: a split by %q without an input: give one with --input", s.Split)
+	}
 	if s.Reduce == nil && s.FanIn != 0 {
 		return Manifest{}, fmt.Errorf("job: build: a fan-in of %d without a reduce program: give one with --reduce", s.FanIn)
 	}
@@ -112,7 +116,7 @@ func (s *Spec) stages() []Stage {
 	first.Tasks, first.Source = s.Array, Source{Kind: SourceArray}
 	if s.Input.Root.Defined() {
 		first.Tasks = s.Input.Count
-		first.Source = Source{Kind: SourceIndex, Index: s.Input.Root, Bytes: s.Input.Bytes}
+		first.Source = Source{Kind: SourceIndex, Index: s.Input.Root, Bytes: s.Input.Bytes, Split: s.Split}
 	}
 	stages := []Stage{first}
 	if s.Reduce == nil {

@@ -168,6 +168,7 @@ func TestBuildRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
 		"array and an input":       func(s *Spec) { s.Array = 3 },
 		"without a reduce program": func(s *Spec) { s.Reduce = nil },
+		"without an input":         func(s *Spec) { s.Input = Input{} },
 		"reduces nothing":          func(s *Spec) { s.FanIn = 1 },
 		"Nonce":                    func(s *Spec) { s.Nonce = [16]byte{} },
 	} {

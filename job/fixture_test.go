@@ -57,6 +57,7 @@ func fullSpec(t testing.TB) Spec {
 	s.Reduce = &Command{Program: File{Name: "sum.wasm", Root: mustCID(t, codecDagPB, "reduce"), Size: 2000}, Args: []string{"ü"}}
 	s.FanIn = 4
 	s.Input = Input{Root: mustCID(t, codecDagCBOR, "index"), Count: 70, Bytes: 1 << 30}
+	s.Split = "lines:8388608"
 	s.Files = []File{{Name: "stop/words.txt", Root: rawCID(t, "words"), Size: 9}, {Name: "model", Root: rawCID(t, "model"), Size: 0}}
 	s.Env = []string{"LANG=C", "A=1", "A=2", "EMPTY="}
 	s.OkExit = []int32{1, 0, 1}
@@ -87,7 +88,7 @@ func sign(t testing.TB, m Manifest) *Signed {
 func arraySpec(t testing.TB, n uint64) Spec {
 	t.Helper()
 	s := fullSpec(t)
-	s.Input, s.Reduce, s.FanIn, s.Files, s.Env, s.OkExit = Input{}, nil, 0, nil, nil, nil
+	s.Input, s.Split, s.Reduce, s.FanIn, s.Files, s.Env, s.OkExit = Input{}, "", nil, 0, nil, nil, nil
 	s.Array = n
 	return s
 }

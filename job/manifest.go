@@ -61,6 +61,7 @@ type Source struct {
 	Kind  SourceKind
 	Index cid.Cid             // of the input index, for SourceIndex
 	Bytes uint64              // of all pieces, for SourceIndex
+	Split string              // the rule the input was cut by, for SourceIndex; empty: it is lines of --args-from
 	Stage protocol.StageIndex // that is read, for SourceOutputs
 	FanIn uint64              // outputs a task reads, for SourceOutputs; 0: all of them
 }

@@ -51,6 +51,7 @@ func TestOpenRoundTrips(t *testing.T) {
 		s.OkExit = rapid.SliceOfN(rapid.Int32(), 0, 5).Draw(r, "ok")
 		s.Input.Count = rapid.Uint64Range(0, 5000).Draw(r, "count")
 		s.Input.Bytes = rapid.Uint64Range(0, 1<<62).Draw(r, "bytes")
+		s.Split = rapid.StringMatching(`([a-z]{1,12}(:[1-9][0-9]{0,18})?)?`).Draw(r, "split")
 		s.FanIn = rapid.SampledFrom([]uint64{0, 2, 3, 100}).Draw(r, "fan-in")
 		s.Retries = rapid.IntRange(0, MaxRetries).Draw(r, "retries")
 		s.Priority = rapid.Int32Range(-100, 100).Draw(r, "priority")

@@ -253,7 +253,7 @@ func TestCheckInput(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
 		"another count": func(s *Spec) { s.Input.Count++ },
 		"other bytes":   func(s *Spec) { s.Input.Bytes++ },
-		"no input":      func(s *Spec) { s.Input, s.Array = Input{}, 4 },
+		"no input":      func(s *Spec) { s.Input, s.Split, s.Array = Input{}, "", 4 },
 	} {
 		other := spec
 		other.Map.Args = nil

@@ -27,6 +27,7 @@ const (
 	MaxEnvBytes  = 64 << 10             // bytes of all of them
 	MaxOkExit    = 256                  // statuses: WASI programs have no more
 	MaxStageName = 32                   // bytes
+	MaxSplit     = 32                   // bytes of a split rule: a short word and a 63-bit number
 	MinMemory    = 64 << 10             // bytes: one WebAssembly page
 	MaxMemory    = 4 << 30              // bytes: all that 32-bit WebAssembly can have
 	MaxDisk      = 1 << 40              // bytes of /out/ and /tmp/, and of an output

@@ -49,9 +49,11 @@ func (m *Manifest) validateSource(f *faults, field string, i protocol.StageIndex
 	switch src.Kind {
 	case SourceArray:
 	case SourceIndex:
-		stray.Index, stray.Bytes = src.Index, src.Bytes
+		stray.Index, stray.Bytes, stray.Split = src.Index, src.Bytes, src.Split
 		f.unless(src.Bytes <= math.MaxInt64, field+".Source.Bytes", "build the index with an IndexWriter", "%d does not fit 63 bits", src.Bytes)
 		f.check(checkLink(src.Index, codecDagCBOR), field+".Source.Index", "build it with an IndexWriter")
+		f.unless(validSplit(src.Split), field+".Source.Split", "write it as in lines:8388608",
+			"%q is not a word, with a size in bytes or without, of at most %d bytes", src.Split, MaxSplit)
 	case SourceOutputs:
 		stray.Stage, stray.FanIn = src.Stage, src.FanIn
 		f.unless(src.FanIn != 1, field+".Source.FanIn", "choose --fan-in 2 or more", "is 1, which reduces nothing")
@@ -154,6 +156,16 @@ func validateOkExit(f *faults, field string, ok []int32) {
 func validStageName(name string) bool {
 	return name != "" && len(name) <= MaxStageName &&
 		!strings.ContainsFunc(name, func(r rune) bool { return !isWordRune(r) && r != '-' })
+}
+
+// validSplit checks the form alone. Which rules there are is for who cuts the input: no task depends on it, so that a
+// new rule is nothing for an older peer to refuse.
+func validSplit(rule string) bool {
+	word, size, sized := strings.Cut(rule, ":")
+	letter := func(r rune) bool { return r >= 'a' && r <= 'z' }
+	digit := func(r rune) bool { return r >= '0' && r <= '9' }
+	return rule == "" || len(rule) <= MaxSplit && word != "" && strings.TrimFunc(word, letter) == "" &&
+		(!sized || size != "" && size[0] != '0' && strings.TrimFunc(size, digit) == "")
 }
 
 func validKey(key string) bool {

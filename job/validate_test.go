@@ -98,6 +98,13 @@ var faultCases = []struct {
 	{"no index", "Stages[0].Source.Index", "no CID", func(m *Manifest) { m.Stages[0].Source.Index = cid.Undef }},
 	{"index codec", "Stages[0].Source.Index", "codec", func(m *Manifest) { m.Stages[0].Source.Index = m.Files[0].Root }},
 	{"index bytes", "Stages[0].Source.Bytes", "63 bits", func(m *Manifest) { m.Stages[0].Source.Bytes = math.MaxUint64 }},
+	{"split without word", "Stages[0].Source.Split", "word", func(m *Manifest) { m.Stages[0].Source.Split = ":8" }},
+	{"split without size", "Stages[0].Source.Split", "size", func(m *Manifest) { m.Stages[0].Source.Split = "lines:" }},
+	{"split not canonical", "Stages[0].Source.Split", "size", func(m *Manifest) { m.Stages[0].Source.Split = "lines:08" }},
+	{"split with unit", "Stages[0].Source.Split", "size", func(m *Manifest) { m.Stages[0].Source.Split = "lines:8MiB" }},
+	{"split with control", "Stages[0].Source.Split", "word", func(m *Manifest) { m.Stages[0].Source.Split = "file\n" }},
+	{"long split", "Stages[0].Source.Split", "at most 32", func(m *Manifest) { m.Stages[0].Source.Split = strings.Repeat("x", 33) }},
+	{"split of outputs", "Stages[1].Source", "no use", func(m *Manifest) { m.Stages[1].Source.Split = "file" }},
 	{"fan-in 1", "Stages[1].Source.FanIn", "reduces nothing", func(m *Manifest) { m.Stages[1].Source.FanIn = 1 }},
 	{"own outputs", "Stages[1].Source.Stage", "earlier", func(m *Manifest) { m.Stages[1].Source.Stage = 1 }},
 	{"later outputs", "Stages[1].Source.Stage", "earlier", func(m *Manifest) { m.Stages[1].Source.Stage = 9 }},
@@ -105,6 +112,17 @@ var faultCases = []struct {
 	{"tree cut short", "Stages[2].Tasks", "ends with one", func(m *Manifest) { m.Stages = m.Stages[:3] }},
 	{"source kind", "Stages[0].Source.Kind", "none", func(m *Manifest) { m.Stages[0].Source = Source{Kind: 9} }},
 	{"stray source", "Stages[0].Source", "no use", func(m *Manifest) { m.Stages[0].Source.FanIn = 2 }},
+}
+
+// Which rules there are is for who cuts the input.
+func TestValidateTakesEverySplit(t *testing.T) {
+	for _, rule := range []string{"", "none", "file", "lines:1", "bytes:68719476736", "fasta:8388608", "separator"} {
+		m := build(t, fullSpec(t))
+		m.Stages[0].Source.Split = rule
+		if err := m.Validate(); err != nil {
+			t.Errorf("%q: %v", rule, err)
+		}
+	}
 }
 
 func TestValidateNamesEachFault(t *testing.T) {

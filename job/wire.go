@@ -68,6 +68,7 @@ type wireSourceArray struct{}
 type wireSourceIndex struct {
 	Root  cid.Cid
 	Bytes int64
+	Split string
 }
 
 type wireSourceOutputs struct {
@@ -154,7 +155,9 @@ func (n *narrow) stage(s *Stage) wireStage {
 	case SourceArray:
 		w.Source.Array = &wireSourceArray{}
 	case SourceIndex:
-		w.Source.Index = &wireSourceIndex{Root: s.Source.Index, Bytes: n.size("Source.Bytes", s.Source.Bytes)}
+		w.Source.Index = &wireSourceIndex{
+			Root: s.Source.Index, Bytes: n.size("Source.Bytes", s.Source.Bytes), Split: s.Source.Split,
+		}
 	case SourceOutputs:
 		w.Source.Outputs = &wireSourceOutputs{
 			Stage: int64(s.Source.Stage), FanIn: n.size("Source.FanIn", s.Source.FanIn),
@@ -255,7 +258,9 @@ func (n *widen) stage(w *wireStage) Stage {
 	}
 	switch {
 	case w.Source.Index != nil:
-		s.Source = Source{Kind: SourceIndex, Index: w.Source.Index.Root, Bytes: n.size("bytes", w.Source.Index.Bytes)}
+		s.Source = Source{
+			Kind: SourceIndex, Index: w.Source.Index.Root, Bytes: n.size("bytes", w.Source.Index.Bytes), Split: w.Source.Index.Split,
+		}
 	case w.Source.Outputs != nil:
 		s.Source = Source{
 			Kind: SourceOutputs, FanIn: n.size("fanIn", w.Source.Outputs.FanIn),

@@ -188,6 +188,8 @@ func TestClearErrors(t *testing.T) {
 	check("bad split", err, api.KindInvalid)
 	_, err = n.Submit(t.Context(), api.SubmitRequest{Map: n.program("noop")})
 	check("neither array nor input", err, api.KindInvalid)
+	_, err = n.Submit(t.Context(), api.SubmitRequest{Map: n.program("noop"), Array: ptr(uint64(1)), Split: "file"})
+	check("a split of no input", err, api.KindInvalid)
 	_, err = n.Connect(t.Context(), "/ip4/127.0.0.1/tcp/1")
 	check("an address without peer", err, api.KindInvalid)
 	_, err = n.Control(t.Context(), n.done(), api.VerbCancel)

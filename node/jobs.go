@@ -94,7 +94,7 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 	m := &signed.Manifest
 	s := api.Status{
 		Summary: summary(v, signed), Expires: m.Expires, Submitter: m.Submitter.String(),
-		Accepted: v.Accepted, Wanted: v.Wanted, Peers: []api.PeerWork{},
+		Split: m.Stages[0].Source.Split, Accepted: v.Accepted, Wanted: v.Wanted, Peers: []api.PeerWork{},
 	}
 	for _, k := range v.Keepers {
 		if k != s.Submitter {
@@ -142,16 +142,23 @@ func (b *backend) addWork(ctx context.Context, s *api.Status, id protocol.JobID)
 	if own, err := b.n.report(ctx, id); err == nil && own != nil {
 		reports[b.n.home.peer] = own
 	}
-	for p, r := range reports {
-		i := slices.IndexFunc(s.Peers, func(w api.PeerWork) bool { return w.Peer == p.String() })
-		if i < 0 && len(r.Running) == 0 && r.Fetched == 0 {
-			continue
-		}
+	at := func(peer string) *api.PeerWork {
+		i := slices.IndexFunc(s.Peers, func(w api.PeerWork) bool { return w.Peer == peer })
 		if i < 0 {
 			i = len(s.Peers)
-			s.Peers = append(s.Peers, api.PeerWork{Peer: p.String()})
+			s.Peers = append(s.Peers, api.PeerWork{Peer: peer})
 		}
-		s.Peers[i].Running, s.Peers[i].BytesIn = uint64(len(r.Running)), r.Fetched
+		return &s.Peers[i]
+	}
+	for p, r := range reports {
+		if len(r.Running) > 0 || r.Fetched > 0 {
+			w := at(p.String())
+			w.Running, w.BytesIn = uint64(len(r.Running)), r.Fetched
+		}
+		for _, share := range r.Shares { // nobody has seen every result come
+			w := at(share.Peer)
+			w.Tasks = max(w.Tasks, share.Tasks)
+		}
 	}
 	slices.SortFunc(s.Peers, func(x, y api.PeerWork) int { return cmp.Compare(x.Peer, y.Peer) })
 }

@@ -258,7 +258,7 @@ func (n *testNode) wordcount(files map[string]string) string {
 	program.Args = []string{"count"}
 	reduce := program
 	reduce.Args = []string{"merge"}
-	return n.submit(api.SubmitRequest{Map: program, Reduce: &reduce, FanIn: 4, Index: in.Index, Replicas: ptr(2)})
+	return n.submit(api.SubmitRequest{Map: program, Reduce: &reduce, FanIn: 4, Index: in.Index, Split: "lines:2KB", Replicas: ptr(2)})
 }
 
 func TestMeshCountsWords(t *testing.T) {
@@ -293,6 +293,8 @@ func TestMeshCountsWords(t *testing.T) {
 	}
 	if st, err := nodes[3].Status(t.Context(), job); err != nil || st.State != api.StateDone {
 		t.Errorf("status elsewhere: %+v, %v", st, err)
+	} else if rule := "lines:2000"; st.Split != rule || other.info.Split != rule || other.info.Mapped {
+		t.Errorf("elsewhere the split is %q, of results %+v", st.Split, other.info)
 	}
 }
 

@@ -39,7 +39,10 @@ func (b *backend) Results(ctx context.Context, text string, o api.ResultsOptions
 			return g.sum, explain(err)
 		}
 	}
-	info := api.ResultsInfo{Job: signed.ID.String(), State: stateOf(v), Stage: stage.Name, Tasks: stage.Tasks, Mapped: m.OutputStage() == 0}
+	info := api.ResultsInfo{
+		Job: signed.ID.String(), State: stateOf(v), Stage: stage.Name, Tasks: stage.Tasks,
+		Split: m.Stages[0].Source.Split, Mapped: m.OutputStage() == 0,
+	}
 	if err := sink.Begin(info); err != nil {
 		return g.sum, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/node/api"
@@ -71,6 +72,13 @@ func (b *backend) spec(ctx context.Context, r *api.SubmitRequest) (_ *job.Spec, 
 		s.Array = *r.Array
 	} else if s.Input, index, err = b.input(ctx, r.Index); err != nil {
 		return nil, nil, err
+	}
+	if r.Split != "" {
+		split, err := chunkstore.ParseSplit(r.Split)
+		if err != nil {
+			return nil, nil, api.Errorf(api.KindInvalid, "%w", err)
+		}
+		s.Split = split.String()
 	}
 	for _, f := range r.Files {
 		root, size, err := b.here(ctx, f.CID)

@@ -98,6 +98,10 @@ type Network interface {
 	// Connect joins the peer at a multiaddress that ends in /p2p/ and its ID.
 	Connect(ctx context.Context, addr string) (Peer, error)
 	Peers(ctx context.Context) ([]Peer, error)
+	// Refuse makes these the peers that this one keeps apart from, in place of those
+	// before: connections to them are closed, and none is made or taken. Only a peer of a
+	// testnet does that; any other fails with KindForbidden.
+	Refuse(ctx context.Context, peers []string) error
 	// Doctor checks what often goes wrong, worst first.
 	Doctor(ctx context.Context) ([]Check, error)
 }

@@ -245,6 +245,9 @@ func (m *memory) ID(context.Context) (ID, error) { return ID{Peer: "12D3"}, nil 
 func (m *memory) Connect(_ context.Context, addr string) (Peer, error) {
 	return Peer{Peer: "12D3", Addrs: []string{addr}}, nil
 }
+func (m *memory) Refuse(context.Context, []string) error {
+	return Errorf(KindForbidden, "this is no peer of a testnet")
+}
 func (m *memory) Peers(context.Context) ([]Peer, error)    { return nil, nil }
 func (m *memory) Doctor(context.Context) ([]Check, error)  { return []Check{{Name: "disk"}}, nil }
 func (m *memory) Self(context.Context) (Self, error)       { return Self{Peer: "12D3"}, nil }

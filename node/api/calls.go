@@ -225,6 +225,12 @@ func (c *Client) Peers(ctx context.Context) (PeerList, error) {
 	return get[PeerList](ctx, c, http.MethodGet, "/peers", nil)
 }
 
+// Refuse makes these the peers that a peer of a testnet keeps apart from; none: nobody.
+func (c *Client) Refuse(ctx context.Context, peers []string) error {
+	_, err := get[struct{}](ctx, c, http.MethodPost, "/testnet/refuse", refuseRequest{peers})
+	return err
+}
+
 // Doctor checks what often goes wrong.
 func (c *Client) Doctor(ctx context.Context) (Checkup, error) {
 	return get[Checkup](ctx, c, http.MethodGet, "/doctor", nil)

@@ -17,7 +17,7 @@ const (
 	KindQuota       Kind = "quota"       // no room: a quota, a size limit or the disk
 	KindUnavailable Kind = "unavailable" // might work later: no peers, chunks not reachable, shutting down
 	KindConflict    Kind = "conflict"    // the state forbids it: cancelling a job that is done, a second daemon
-	KindForbidden   Kind = "forbidden"   // needs the owner's key
+	KindForbidden   Kind = "forbidden"   // needs the owner's key, or a testnet
 	KindUnfinished  Kind = "unfinished"  // results of a job that has not ended
 	KindFailed      Kind = "failed"      // the job itself failed or was cancelled
 	KindCanceled    Kind = "canceled"    // the caller went away or ran out of time

@@ -43,7 +43,7 @@ type SubmitRequest struct {
 
 	Array *uint64 `json:"array,omitempty"` // tasks without input
 	Index string  `json:"index,omitempty"` // from an import with FormInput or FormLines
-	Split string  `json:"split,omitempty"` // how the input was cut, for the record
+	Split string  `json:"split,omitempty"` // the rule that Index was cut by; empty: lines of a FormLines
 
 	Files []ImportedFile `json:"files,omitempty"` // seen by every task under /in/
 	Env   []string       `json:"env,omitempty"`   // K=V
@@ -141,7 +141,7 @@ type Status struct {
 	Stages    []Stage    `json:"stages"`
 	Rate      float64    `json:"rate"`                  // tasks a second, lately
 	ETA       *float64   `json:"eta_seconds,omitempty"` // nil: unknown
-	Split     string     `json:"split,omitempty"`
+	Split     string     `json:"split,omitempty"` // the rule that the input was cut by, in its canonical form
 	Accepted  bool       `json:"accepted"`
 	Keepers   int        `json:"keepers"`
 	Wanted    int        `json:"wanted"`

@@ -13,7 +13,7 @@ type ResultsInfo struct {
 	State State  `json:"state"`
 	Stage string `json:"stage"` // whose outputs follow
 	Tasks uint64 `json:"tasks"` // of that stage
-	Split string `json:"split,omitempty"`
+	Split string `json:"split,omitempty"` // the rule that the job's input was cut by
 	// Mapped says that the stage is the first one: its outputs go with input files.
 	Mapped bool `json:"mapped"`
 }

@@ -53,6 +53,9 @@ func NewHandler(b Backend) http.Handler {
 	mux.HandleFunc("POST /v1/connect", body(func(ctx context.Context, r connectRequest) (Peer, error) {
 		return b.Connect(ctx, r.Addr)
 	}))
+	mux.HandleFunc("POST /v1/testnet/refuse", body(func(ctx context.Context, r refuseRequest) (struct{}, error) {
+		return struct{}{}, b.Refuse(ctx, r.Peers)
+	}))
 	mux.HandleFunc("GET /v1/self", plain(b.Self))
 	mux.HandleFunc("GET /v1/version", plain(b.Version))
 	mux.HandleFunc("POST /v1/drain", plain(b.Drain))
@@ -69,6 +72,9 @@ type handler struct{ b Backend }
 type (
 	connectRequest struct {
 		Addr string `json:"addr"`
+	}
+	refuseRequest struct {
+		Peers []string `json:"peers"`
 	}
 	controlRequest struct {
 		Verb Verb `json:"verb"`
