@@ -65,6 +65,10 @@ type Config struct {
 	// the calls without telling of anybody as lost.
 	OnPeer func(p peer.ID, up bool)
 
+	// Gate, if there is one, refuses peers; (*Network).Refuse tells it which. For tests of meshes that part and heal.
+	// Default none: nobody can make this peer refuse others.
+	Gate *Gate
+
 	// Agent is what others see as this peer's software. Default "meshd".
 	Agent string
 	// Log gets what a person who runs the peer may want to know. Default: nothing is logged.

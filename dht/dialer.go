@@ -56,6 +56,7 @@ type dialer struct {
 	dial   func(context.Context, peer.AddrInfo) error // must return within dialTimeout or so
 	degree func() int                                 // peers connected now
 	target int
+	gate   *Gate // whom it refuses is not dialled
 	log    *slog.Logger
 
 	mu         sync.Mutex
@@ -141,6 +142,18 @@ func (d *dialer) lost(p peer.ID) {
 	d.signal()
 }
 
+// retry makes peers that the gate refused due now, as if nothing had happened.
+func (d *dialer) retry(admitted []peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range admitted {
+		if c := d.candidates[p]; c != nil {
+			c.failures, c.next = 0, time.Now()
+		}
+	}
+	d.signal()
+}
+
 // postpone sets the next dial after a lost connection or a failed one.
 func (d *dialer) postpone(c *candidate) {
 	wait := redialOther
@@ -177,7 +190,7 @@ func (d *dialer) start(ctx context.Context) time.Duration {
 	defer d.mu.Unlock()
 	now, wait := time.Now(), redialOther
 	for id, c := range d.candidates {
-		if !c.since.IsZero() || c.dialling || !d.wants(c, degree) {
+		if !c.since.IsZero() || c.dialling || d.gate.refuses(id) || !d.wants(c, degree) {
 			continue
 		}
 		if due := c.next.Sub(now); due > 0 {
@@ -208,8 +221,8 @@ func (d *dialer) settled() bool {
 	degree := d.degree()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, c := range d.candidates {
-		if c.since.IsZero() && c.failures == 0 && d.wants(c, degree) {
+	for id, c := range d.candidates {
+		if c.since.IsZero() && c.failures == 0 && !d.gate.refuses(id) && d.wants(c, degree) {
 			return false
 		}
 	}

@@ -54,7 +54,7 @@ func newHost(cfg Config, bytes *traffic) (host.Host, error) {
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.ConnectionGater(gater{}),
+		libp2p.ConnectionGater(gater{cfg.Gate}),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(limits),
 		libp2p.BandwidthReporter(bytes),
@@ -67,6 +67,9 @@ func newHost(cfg Config, bytes *traffic) (host.Host, error) {
 	h, err := libp2p.New(options...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dht: host: %w", err), conns.Close(), limits.Close())
+	}
+	if cfg.Gate != nil {
+		h.Network().Notify(cfg.Gate.guard())
 	}
 	return h, nil
 }
@@ -93,17 +96,19 @@ func tcpFirst(addrs []multiaddr.Multiaddr) []network.AddrDelay {
 	return ranked
 }
 
-// gater admits peers whose identity is an Ed25519 key, and no others.
-type gater struct{}
+// gater admits peers whose identity is an Ed25519 key and that the gate, if there is one, does not refuse.
+type gater struct{ gate *Gate }
 
-func (gater) InterceptPeerDial(p peer.ID) bool                                { return isEd25519(p) }
+func (g gater) InterceptPeerDial(p peer.ID) bool                              { return g.admits(p) }
 func (gater) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool             { return true }
 func (gater) InterceptAccept(network.ConnMultiaddrs) bool                     { return true }
 func (gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
 
-func (gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return isEd25519(p)
+func (g gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return g.admits(p)
 }
+
+func (g gater) admits(p peer.ID) bool { return isEd25519(p) && !g.gate.refuses(p) }
 
 // isEd25519 tells whether the ID is that of an Ed25519 key; such IDs contain the key.
 func isEd25519(p peer.ID) bool {

@@ -94,6 +94,7 @@ func New(cfg Config) (*Network, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.presence = newPresence(n.host, cfg, n.peerChanged)
 	n.dialer = newDialer(cfg.TargetDegree, n.presence.count, n.reach, n.log)
+	n.dialer.gate = cfg.Gate
 	if n.table, err = newTable(n.host, cfg); err == nil && cfg.Gossip {
 		n.gossip, err = newGossip(n.ctx, n.host, cfg, n.log)
 	}

@@ -57,6 +57,8 @@ type Config struct {
 	// TestNet is for many peers on one machine: LAN is off, and the peer listens on free loopback ports unless
 	// Listen says otherwise.
 	TestNet bool
+	// Refuse are the IDs of peers that this one keeps apart from, until the API says otherwise: TestNet only.
+	Refuse []string
 	// Child is the command that starts a sandbox process. Default: this executable with the argument sandbox-child.
 	Child []string
 	// Log gets what a person who runs the peer may want to know. Default: nothing is logged.
@@ -90,6 +92,12 @@ func (c Config) Validate() error {
 		if _, err := multiaddr.NewMultiaddr(a); err != nil {
 			fault("listen address %q: %w; want for example /ip4/0.0.0.0/tcp/7740", a, err)
 		}
+	}
+	if len(c.Refuse) > 0 && !c.TestNet {
+		fault("refuse: only a peer of a testnet refuses others")
+	}
+	if _, err := peerIDs(c.Refuse); err != nil {
+		fault("refuse: %w", err)
 	}
 	if c.Slots < AllCPUs || c.Slots > market.MaxSlots {
 		fault("slots %d: want -1 (as many as CPUs), or 0 to %d", c.Slots, market.MaxSlots)

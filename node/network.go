@@ -48,6 +48,15 @@ func (n *Node) networkConfig() (dht.Config, error) {
 		}
 		cfg.Bootstrap = append(cfg.Bootstrap, info)
 	}
+	if n.cfg.TestNet {
+		refused, err := peerIDs(n.cfg.Refuse)
+		if err != nil {
+			return cfg, fmt.Errorf("node: config: refuse: %w", err)
+		}
+		if cfg.Gate, err = dht.NewGate(refused...); err != nil {
+			return cfg, err
+		}
+	}
 	codec := protocol.Codec{Verifier: protocol.NewSeen(nil, market.MaxAnnounced)}
 	cfg.Judge = func(payload []byte) dht.Verdict { return judge(codec, payload, time.Now()) }
 	greeting := make(chan struct{}, greetsAtOnce)
@@ -64,6 +73,18 @@ func (n *Node) networkConfig() (dht.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// peerIDs reads peer IDs as text.
+func peerIDs(texts []string) ([]peer.ID, error) {
+	list := make([]peer.ID, len(texts))
+	for i, text := range texts {
+		var err error
+		if list[i], err = peer.Decode(text); err != nil {
+			return nil, fmt.Errorf("%.80q is no peer ID: %w", text, err)
+		}
+	}
+	return list, nil
 }
 
 // judge says whether an announcement is passed on.

@@ -157,6 +157,18 @@ func apiPeer(p *dht.Peer) api.Peer {
 	return out
 }
 
+// Refuse implements api.Network.
+func (b *backend) Refuse(_ context.Context, texts []string) error {
+	if !b.n.cfg.TestNet {
+		return api.Errorf(api.KindForbidden, "this meshd is no peer of a testnet: it refuses no peers on request")
+	}
+	refused, err := peerIDs(texts)
+	if err != nil {
+		return api.Errorf(api.KindInvalid, "%w", err)
+	}
+	return explain(b.n.net.Refuse(refused))
+}
+
 // Peers implements api.Network.
 func (b *backend) Peers(context.Context) ([]api.Peer, error) {
 	var list []api.Peer

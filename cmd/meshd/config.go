@@ -66,8 +66,9 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVar(&c.LAN, "lan", c.LAN, "find peers of the local network by multicast")
 	f.BoolVar(&c.Gossip, "gossip", c.Gossip, "announce and hear of jobs by gossip")
 	f.BoolVar(&c.TestNet, "testnet", c.TestNet, "be one of many peers on one machine: loopback only, no LAN discovery")
+	f.StringArrayVar(&c.Refuse, "refuse", nil, "`ID` of a peer to keep apart from: in a testnet only")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
-	for _, name := range []string{"gossip", "testnet"} {
+	for _, name := range []string{"gossip", "testnet", "refuse"} {
 		f.Lookup(name).Hidden = true
 	}
 	f.Usage = func() {}
