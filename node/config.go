@@ -25,6 +25,8 @@ const (
 	minQuota = 1 << 30
 	// smallestQuota is the least that may be asked for: a few chunks, for tests of full stores.
 	smallestQuota = 16 << 20
+	// assumedMemory is taken for the machine's memory where it can't be told: 4 GiB, less than most have.
+	assumedMemory = 4 << 30
 	// DefaultHTTP is where the dashboard and /metrics are, unless the port is taken.
 	DefaultHTTP = "127.0.0.1:7780"
 )
@@ -156,15 +158,6 @@ func (c Config) withDefaults() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
-}
-
-// totalMemory is the machine's memory in bytes, or 4 GiB where it can't be told.
-func totalMemory() uint64 {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return 4 << 30
-	}
-	return uint64(info.Totalram) * uint64(info.Unit)
 }
 
 // freeDisk is what is free for this user on the file system of dir, in bytes.

@@ -144,11 +144,12 @@ func (q *queries) handle(stream network.Stream) {
 		_ = stream.Reset()
 		return
 	}
-	var ask question
+	ask, id, err := readQuestion(frame)
 	var answer *reply
-	if err := json.Unmarshal(frame, &ask); err != nil {
-		answer = &reply{Error: "the question can't be read"}
-	} else if answer, err = q.answer(ctx, p, &ask); err != nil {
+	if err == nil {
+		answer, err = q.answer(ctx, p, id, ask)
+	}
+	if err != nil {
 		answer = &reply{Error: err.Error()}
 	}
 	data, err := json.Marshal(answer)
@@ -159,11 +160,17 @@ func (q *queries) handle(stream network.Stream) {
 	_ = stream.Close()
 }
 
-func (q *queries) answer(ctx context.Context, from protocol.PeerID, ask *question) (*reply, error) {
-	id, err := protocol.ParseJobID(ask.Job)
-	if err != nil {
-		return nil, err
+// readQuestion decodes a question and finds out which job it is about.
+func readQuestion(frame []byte) (*question, protocol.JobID, error) {
+	ask := new(question)
+	if err := json.Unmarshal(frame, ask); err != nil {
+		return nil, "", errors.New("node: query: the question can't be read")
 	}
+	id, err := protocol.ParseJobID(ask.Job)
+	return ask, id, err
+}
+
+func (q *queries) answer(ctx context.Context, from protocol.PeerID, id protocol.JobID, ask *question) (*reply, error) {
 	stage, task := protocol.StageIndex(ask.Stage), protocol.TaskIndex(ask.Task)
 	switch ask.Ask {
 	case askStatus:

@@ -187,3 +187,14 @@ func TestMeshesAreApart(t *testing.T) {
 func cidOfRaw(data []byte) (cid.Cid, error) {
 	return cid.V1Builder{Codec: cid.Raw, MhType: multihash.SHA2_256}.Sum(data)
 }
+
+func FuzzReadQuestion(f *testing.F) {
+	f.Add([]byte(`{"job":"bafyreib4zadvc7dzcyin2oyl6m7ni7wt5u47pfb764u4yv3bcrggycc4ym","ask":"tail","stage":1,"task":2,"offset":-3}`))
+	f.Add([]byte(`{"job":"","record":"AAAA"}`))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		ask, id, err := readQuestion(frame)
+		if err == nil && (ask == nil || !id.CID().Defined()) {
+			t.Fatalf("%q is taken for a question", frame)
+		}
+	})
+}
