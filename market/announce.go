@@ -50,7 +50,7 @@ func (m *Machine) announced(a protocol.Announcement) error {
 		keepers = append(keepers, k.Peer)
 	}
 	s := m.swarms[a.Job]
-	if s != nil && !s.running() {
+	if _, over := m.finals[a.Job]; over || s != nil && !s.running() {
 		return nil
 	}
 	if old := m.table[a.Job]; old == nil || old.Time < a.Time {
@@ -61,7 +61,7 @@ func (m *Machine) announced(a protocol.Announcement) error {
 		s.spread = m.now.Mono + m.cfg.Reannounce + m.jitter(m.cfg.Reannounce/4)
 		return nil
 	}
-	if m.cfg.Slots == 0 || a.Memory > m.cfg.Memory {
+	if m.leaving || m.cfg.Slots == 0 || a.Memory > m.cfg.Memory {
 		return nil
 	}
 	m.learnJob(a.Job, keepers, func(s *swarm, err error) {

@@ -13,6 +13,7 @@ import (
 // lent is the copies that this peer gave away, and borrowed those that it runs.
 type copies struct {
 	lent     map[protocol.TaskIndex]protocol.PeerID
+	until    map[protocol.TaskIndex]time.Duration // when a copy that was lent should be done by far
 	borrowed map[protocol.TaskIndex]protocol.PeerID
 }
 
@@ -46,6 +47,10 @@ func (s *swarm) lend(sh *share) {
 		var last *run
 		for _, t := range sortedKeys(sh.running) {
 			r := sh.running[t]
+			if until, ok := sh.copies.until[t]; ok && now >= until {
+				delete(sh.copies.lent, t)
+				delete(sh.copies.until, t)
+			}
 			if sh.copies.lent[t] == "" && sh.copies.borrowed[t] == "" && !r.stopped && (last == nil || sh.expect(r) > sh.expect(last)) {
 				last = r
 			}
@@ -58,6 +63,7 @@ func (s *swarm) lend(sh *share) {
 			continue
 		}
 		sh.copies.lent[last.task] = b.from
+		sh.copies.until[last.task] = now + 2*there + s.m.cfg.BidTime
 		s.stand.bids = slices.DeleteFunc(s.stand.bids, func(o standing) bool { return o.from == b.from })
 		s.m.send(b.from, &protocol.Backup{Job: s.id, Bid: b.ID, Stage: sh.st.ref, Life: last.life, Task: last.task})
 	}

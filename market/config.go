@@ -61,6 +61,8 @@ type Config struct {
 	Exchange time.Duration
 	// Listen bounds how long a peer listens after a start or a gap.
 	Listen time.Duration
+	// Orphan is how long a member may reach no keeper before it becomes one.
+	Orphan time.Duration
 	// Reannounce is the time between two announcements of an open job by its keepers.
 	Reannounce time.Duration
 	// Poll is the time between two requests for open jobs to one neighbour.
@@ -78,7 +80,7 @@ func DefaultConfig() Config {
 		AskMin: 100 * time.Millisecond, AskMax: 4 * time.Second,
 		PageTime: 200 * time.Millisecond, Lead: 20 * time.Millisecond,
 		KeepWait: 5 * time.Second, Hysteresis: 30 * time.Second,
-		Exchange: 2 * time.Second, Listen: 30 * time.Second,
+		Exchange: 2 * time.Second, Listen: 30 * time.Second, Orphan: time.Minute,
 		Reannounce: time.Minute, Poll: 15 * time.Second,
 	}
 }
@@ -103,7 +105,7 @@ func (c *Config) Validate() error {
 		{"ReceiptWait", c.ReceiptWait}, {"Beat", c.Beat}, {"Opinion", c.Opinion}, {"Step", c.Step},
 		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"PageTime", c.PageTime},
 		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen},
-		{"Reannounce", c.Reannounce}, {"Poll", c.Poll},
+		{"Orphan", c.Orphan}, {"Reannounce", c.Reannounce}, {"Poll", c.Poll},
 	} {
 		bad(d.d > 0, d.name, "more than 0")
 	}

@@ -79,6 +79,17 @@ const (
 	OutcomeStopped  Outcome = 4 // a Stop effect, or meshd is closing
 )
 
+// Checkpointed is a state that a running task can be resumed from. It is in the local
+// store, not necessarily durable.
+type Checkpointed struct {
+	ID    RunID
+	State cid.Cid // the file that the driver of another peer can restore
+}
+
+// Leaving makes the machine hand back what it holds and take nothing new: meshd is
+// going down. Runs are stopped; results that are finished still go to the keepers.
+type Leaving struct{}
+
 // Tick is the passing of time: due when the instant of Effects.Wake has come.
 type Tick struct{}
 
@@ -86,17 +97,19 @@ type Tick struct{}
 // listens to a keeper before it acts again.
 type Gap struct{}
 
-func (Submit) input()    {}
-func (Announced) input() {}
-func (Received) input()  {}
-func (PeerUp) input()    {}
-func (PeerDown) input()  {}
-func (Probed) input()    {}
-func (Ordered) input()   {}
-func (Fetched) input()   {}
-func (Ended) input()     {}
-func (Tick) input()      {}
-func (Gap) input()       {}
+func (Submit) input()       {}
+func (Announced) input()    {}
+func (Received) input()     {}
+func (PeerUp) input()       {}
+func (PeerDown) input()     {}
+func (Probed) input()       {}
+func (Ordered) input()      {}
+func (Fetched) input()      {}
+func (Ended) input()        {}
+func (Checkpointed) input() {}
+func (Leaving) input()      {}
+func (Tick) input()         {}
+func (Gap) input()          {}
 
 // FetchID and RunID name effects so that their ends can be told.
 type (
@@ -117,6 +130,7 @@ type Effects struct {
 	Stop     []RunID
 	Fetch    []Fetch
 	Probe    []protocol.PeerID
+	Drop     []Drop           // chunks that are no longer kept for a job
 	Changed  []protocol.JobID // whose View changed: wakes those who wait
 	Wake     time.Duration    // the Mono at which a Tick is due; 0: none
 }
@@ -124,7 +138,7 @@ type Effects struct {
 // Empty tells whether there is nothing to do but wait.
 func (e *Effects) Empty() bool {
 	return len(e.Persist) == 0 && len(e.Blocks) == 0 && !e.Sync && len(e.Send) == 0 && len(e.Announce) == 0 &&
-		len(e.Run) == 0 && len(e.Prefetch) == 0 && len(e.Stop) == 0 && len(e.Fetch) == 0 && len(e.Probe) == 0 && len(e.Changed) == 0
+		len(e.Run) == 0 && len(e.Prefetch) == 0 && len(e.Stop) == 0 && len(e.Fetch) == 0 && len(e.Probe) == 0 && len(e.Drop) == 0 && len(e.Changed) == 0
 }
 
 // EntryKind says what a journal entry is. The numbers are on disk: never changed.
@@ -133,6 +147,7 @@ type EntryKind uint8
 const (
 	EntryJob    EntryKind = 1 // Data is the signed manifest
 	EntryRecord EntryKind = 2 // Data is a record, in its envelope
+	EntryFinal  EntryKind = 3 // Data is a final, which stands for all before it
 )
 
 // Entry is one thing that the machine must not forget. Given to New, in order, they
@@ -164,6 +179,14 @@ type Run struct {
 	Index   protocol.TaskIndex
 	Sources []cid.Cid         // root of the top seal of the stage it reads, for job.SourceOutputs
 	From    []protocol.PeerID // who has the chunks, best first
+	State   cid.Cid           // checkpoint to go on from; cid.Undef: from the start
+}
+
+// Drop says what need not be kept for a job any longer: the file Root or, where that is
+// cid.Undef, everything.
+type Drop struct {
+	Job  protocol.JobID
+	Root cid.Cid
 }
 
 // FetchKind says what a Fetch is to bring into the local store.

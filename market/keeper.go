@@ -62,7 +62,7 @@ func (s *swarm) wanted() int { return s.manifest().Replicas + 1 }
 func (s *swarm) settleAccepted() {
 	n := 0
 	for _, k := range s.ledger.keepers() {
-		if k != s.manifest().Submitter {
+		if k != s.manifest().Submitter && s.ledger.keepOf(k).Body.(*protocol.Keep).Groups != 0 {
 			n++
 		}
 	}
@@ -158,11 +158,11 @@ func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 
 // invited fetches what this peer is to keep, then signs.
 func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
-	if !s.running() {
-		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here"})
+	if !s.running() || s.m.leaving {
+		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here, or this peer is leaving"})
 		return
 	}
-	if s.keep != nil {
+	if s.keep != nil && s.keep.Body.(*protocol.Keep).Groups != 0 {
 		s.m.tell(from, s.keep)
 		return
 	}

@@ -122,7 +122,7 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 		}
 		return l.control(rec, b), nil
 	case *protocol.Keep:
-		return put(l.keeps, rec, MaxKeeps), nil
+		return putKeep(l.keeps, rec), nil
 	case *protocol.Unkeep:
 		if k := l.keeps[b.Keep]; k == nil {
 			return false, errUnknown
@@ -156,23 +156,6 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 		return true, nil
 	}
 	return false, errShape
-}
-
-// put adds rec to a set of records that never conflict. A full set keeps those with the
-// lowest hashes, whatever order they come in.
-func put(set map[protocol.Hash]*protocol.Record, rec *protocol.Record, limit int) bool {
-	if set[rec.Hash] != nil {
-		return false
-	}
-	if len(set) >= limit {
-		last := sorted(set)[len(set)-1]
-		if !before(rec, last) {
-			return false
-		}
-		delete(set, last.Hash)
-	}
-	set[rec.Hash] = rec
-	return true
 }
 
 // control joins an order: cancel and remove absorb, else the highest sequence, then
@@ -295,46 +278,6 @@ func (l *ledger) receipts(b *protocol.Done) error {
 		}
 	}
 	return err
-}
-
-// keepers are the peers with a Keep that they have not revoked as a whole, in order.
-func (l *ledger) keepers() []protocol.PeerID {
-	groups := map[protocol.Hash]protocol.GroupSet{}
-	for h, k := range l.keeps {
-		groups[h] = k.Body.(*protocol.Keep).Groups
-	}
-	for _, u := range l.unkeeps {
-		b := u.Body.(*protocol.Unkeep)
-		groups[b.Keep] &^= b.Groups
-	}
-	var peers []protocol.PeerID
-	for h, g := range groups {
-		if g != 0 {
-			peers = append(peers, l.keeps[h].Signer)
-		}
-	}
-	slices.Sort(peers)
-	return slices.Compact(peers)
-}
-
-// keepOf is p's first Keep that is not revoked as a whole; nil: it is no keeper.
-func (l *ledger) keepOf(p protocol.PeerID) *protocol.Record {
-	var keep *protocol.Record
-	for h, k := range l.keeps {
-		if k.Signer != p || keep != nil && !before(k, keep) {
-			continue
-		}
-		left := k.Body.(*protocol.Keep).Groups
-		for _, u := range l.unkeeps {
-			if b := u.Body.(*protocol.Unkeep); b.Keep == h {
-				left &^= b.Groups
-			}
-		}
-		if left != 0 {
-			keep = k
-		}
-	}
-	return keep
 }
 
 // state is how far the job is: cancelled beats done beats failed beats running.
@@ -467,13 +410,4 @@ func (l *ledger) hash() protocol.Hash {
 		}
 	}
 	return protocol.Hash(h.Sum(nil))
-}
-
-func sorted(set map[protocol.Hash]*protocol.Record) []*protocol.Record {
-	list := make([]*protocol.Record, 0, len(set))
-	for _, r := range set {
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b *protocol.Record) int { return slices.Compare(a.Hash[:], b.Hash[:]) })
-	return list
 }

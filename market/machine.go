@@ -40,8 +40,11 @@ type Machine struct {
 	runs     map[RunID]*run
 	learning map[protocol.JobID][]func(*swarm, error) // manifests on their way
 	fetches  map[FetchID]func(Fetched)
-	paces    map[string]*pace // by program
-	room     bool             // runs ended since the last schedule
+	paces    map[string]*pace         // by program
+	room     bool                     // runs ended since the last schedule
+	leaving  bool                     // hands back, takes nothing
+	finals   map[protocol.JobID]final // jobs that were let go of
+	sweepAt  time.Duration
 
 	news map[protocol.PeerID]map[protocol.JobID][]protocol.Record
 	out  Effects
@@ -57,7 +60,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg, self: cfg.Signer.ID(), now: at, seed: cfg.Seed,
 		up: map[protocol.PeerID]bool{}, down: map[protocol.PeerID]time.Duration{},
-		gone:  map[protocol.PeerID]time.Duration{},
+		gone: map[protocol.PeerID]time.Duration{}, finals: map[protocol.JobID]final{},
 		table: map[protocol.JobID]*protocol.Announcement{}, swarms: map[protocol.JobID]*swarm{},
 		learning: map[protocol.JobID][]func(*swarm, error){}, runs: map[RunID]*run{}, fetches: map[FetchID]func(Fetched){}, paces: map[string]*pace{},
 		news: map[protocol.PeerID]map[protocol.JobID][]protocol.Record{},
@@ -110,6 +113,10 @@ func (m *Machine) step(in Input) error {
 		for _, s := range m.order {
 			s.listen()
 		}
+	case Checkpointed:
+		m.checkpointed(in)
+	case Leaving:
+		m.leave()
 	case Tick:
 	default:
 		return fmt.Errorf("market: input %T: unknown", in)
@@ -119,7 +126,10 @@ func (m *Machine) step(in Input) error {
 
 // Ready gives what is owed to the world since the last call, and forgets it.
 func (m *Machine) Ready() Effects {
-	m.flushNews()
+	sends := m.out.Send
+	m.out.Send = nil
+	m.flushNews() // first: what else is said may follow from it
+	m.out.Send = append(m.out.Send, sends...)
 	e := m.out
 	m.out = Effects{}
 	e.Wake = m.wake()
@@ -140,6 +150,9 @@ func (m *Machine) wake() time.Duration {
 	for _, s := range m.order {
 		at = min(at, s.due)
 	}
+	if len(m.swarms) > len(m.order) || len(m.finals) > 0 {
+		at = min(at, m.sweepAt)
+	}
 	if at == never {
 		return 0
 	}
@@ -156,6 +169,7 @@ func (m *Machine) tick() {
 	if m.poll <= m.now.Mono {
 		m.askForJobs()
 	}
+	m.sweep()
 }
 
 func (m *Machine) send(to protocol.PeerID, msg protocol.Message) {
@@ -329,6 +343,9 @@ func (m *Machine) join(j *job.Signed) (*swarm, error) {
 	if j.Manifest.Expires.UnixMilli() <= m.now.Unix {
 		return nil, fmt.Errorf("market: job %s: %w", j.ID, ErrExpired)
 	}
+	if _, over := m.finals[j.ID]; over {
+		return nil, fmt.Errorf("market: job %s: %w", j.ID, ErrEnded)
+	}
 	if len(m.swarms) >= MaxJobs && !m.forgetOne() {
 		return nil, fmt.Errorf("market: job %s: %w", j.ID, ErrTooMany)
 	}
@@ -345,6 +362,7 @@ var (
 	ErrExpired = errors.New("market: job has expired")
 	ErrTooMany = errors.New("market: too many jobs")
 	ErrNoJob   = errors.New("market: no such job here")
+	ErrEnded   = errors.New("market: job has ended and its results are no longer kept")
 )
 
 // insert puts s among the running jobs: priority, then age, then ID.
@@ -356,7 +374,7 @@ func (m *Machine) insert(s *swarm) {
 	m.order = slices.Insert(m.order, i, s)
 }
 
-// forgetOne drops the job that ended first, if one has.
+// forgetOne lets go of the job that ended first, if one has.
 func (m *Machine) forgetOne() bool {
 	var old *swarm
 	for _, id := range sortedKeys(m.swarms) {
@@ -365,7 +383,7 @@ func (m *Machine) forgetOne() bool {
 		}
 	}
 	if old != nil {
-		delete(m.swarms, old.id)
+		m.retire(old)
 	}
 	return old != nil
 }

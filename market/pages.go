@@ -49,6 +49,7 @@ func (s *swarm) pagesTick() {
 			continue
 		}
 		sh.forgive()
+		sh.progressTick()
 		if len(sh.finished) > 0 {
 			due := sh.since + s.m.cfg.PageTime
 			if s.m.now.Mono >= due || len(sh.running) == 0 && sh.backlog() == 0 {
@@ -287,7 +288,13 @@ func (s *swarm) tellStored(to protocol.PeerID) {
 
 // stored takes another keeper's word for what it has.
 func (s *swarm) stored(from protocol.PeerID, msg *protocol.Stored) {
-	if s.keep == nil || !s.isKeeper(from) {
+	if !s.isKeeper(from) {
+		return
+	}
+	for _, c := range msg.Pages {
+		s.stateStored(from, c)
+	}
+	if s.keep == nil {
 		return
 	}
 	for _, c := range msg.Pages {

@@ -73,6 +73,10 @@ func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {
 		s.opinion(from, msg)
 	case *protocol.Backup:
 		s.backup(from, msg)
+	case *protocol.Replicate:
+		s.replicate(from, msg)
+	case *protocol.Acknowledge:
+		s.acknowledged(from, msg)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package market
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/protocol"
@@ -17,7 +18,7 @@ func (m *Machine) restore(entries []Entry) error {
 			if err != nil {
 				return fmt.Errorf("market: restore job %s: %w", e.Job, err)
 			}
-			if m.swarms[j.ID] == nil && j.Manifest.Expires.UnixMilli() > m.now.Unix {
+			if m.swarms[j.ID] == nil && j.Manifest.Expires.UnixMilli()+j.Manifest.Retention.Milliseconds() > m.now.Unix {
 				s := newSwarm(m, j)
 				m.swarms[j.ID] = s
 				m.insert(s)
@@ -29,6 +30,18 @@ func (m *Machine) restore(entries []Entry) error {
 			}
 			if s := m.swarms[e.Job]; s != nil {
 				_, _ = s.ledger.add(&rec)
+			}
+		case EntryFinal:
+			f, ok := decodeFinal(e.Data)
+			if !ok {
+				return fmt.Errorf("market: restore job %s: its final state is cut off", e.Job)
+			}
+			if s := m.swarms[e.Job]; s != nil {
+				delete(m.swarms, e.Job)
+				m.order = slices.DeleteFunc(m.order, func(o *swarm) bool { return o == s })
+			}
+			if f.expires > m.now.Unix {
+				m.finals[e.Job] = f
 			}
 		default:
 			return fmt.Errorf("market: restore: entry kind %d: unknown", e.Kind)
@@ -44,6 +57,10 @@ func (m *Machine) restore(entries []Entry) error {
 // when it compacts.
 func (m *Machine) Entries() []Entry {
 	var list []Entry
+	for _, id := range sortedKeys(m.finals) {
+		f := m.finals[id]
+		list = append(list, Entry{EntryFinal, id, f.encode()})
+	}
 	for _, id := range sortedKeys(m.swarms) {
 		s := m.swarms[id]
 		list = append(list, Entry{EntryJob, id, s.ledger.job.Raw})

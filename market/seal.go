@@ -69,7 +69,7 @@ func (s *swarm) readyToSeal(k sealKey, st *stage) {
 
 // sealTick seals what is complete: the k-th keeper in rendezvous order waits k steps.
 func (s *swarm) sealTick() {
-	if s.keep == nil || !s.acting() {
+	if s.keep == nil || !s.acting() || len(s.sealer.ready) == 0 {
 		return
 	}
 	keys := make([]sealKey, 0, len(s.sealer.ready))

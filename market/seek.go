@@ -66,8 +66,7 @@ func (m *Machine) hungry() (bool, time.Duration) {
 	}
 	if len(m.runs) >= m.cfg.Slots {
 		soonest := never
-		for _, id := range sortedKeys(m.runs) {
-			r := m.runs[id]
+		for _, r := range m.runs {
 			t := r.sh.pace().task()
 			if t == 0 {
 				soonest = min(soonest, m.cfg.AskMin*2)

@@ -25,9 +25,10 @@ type share struct {
 	pages    []*pending
 	avoid    map[protocol.TaskIndex]time.Duration // failed or refused here; not before then
 
-	copies  copies
-	counted uint64 // the ledger's version at which heldOpen was counted
-	open    uint64 // tasks held by us and not done
+	copies   copies
+	progress map[protocol.TaskIndex]*progress // checkpoints that no record tells of yet
+	counted  uint64                           // the ledger's version at which heldOpen was counted
+	open     uint64                           // tasks held by us and not done
 }
 
 // run is a task that was given to the driver.
@@ -39,6 +40,7 @@ type run struct {
 	epoch   protocol.Epoch // of the holding it was started under
 	since   time.Duration
 	stopped bool
+	checks  uint64 // checkpoints recorded under this epoch
 }
 
 // finished is a result that is in no page yet.
@@ -53,8 +55,8 @@ const maxFailedHere = 65536
 func newShare(s *swarm, st *stage) *share {
 	return &share{
 		s: s, st: st, running: map[protocol.TaskIndex]*run{}, finished: map[protocol.TaskIndex]*finished{},
-		avoid: map[protocol.TaskIndex]time.Duration{}, counted: ^uint64(0),
-		copies: copies{map[protocol.TaskIndex]protocol.PeerID{}, map[protocol.TaskIndex]protocol.PeerID{}},
+		avoid: map[protocol.TaskIndex]time.Duration{}, counted: ^uint64(0), progress: map[protocol.TaskIndex]*progress{},
+		copies: copies{map[protocol.TaskIndex]protocol.PeerID{}, map[protocol.TaskIndex]time.Duration{}, map[protocol.TaskIndex]protocol.PeerID{}},
 	}
 }
 
@@ -62,7 +64,7 @@ func (sh *share) stage() *job.Stage { return &sh.s.manifest().Stages[sh.st.ref.S
 
 // able tells whether this peer may run the stage's tasks, as things are.
 func (sh *share) able() bool {
-	return sh.s.m.cfg.Slots > 0 && sh.stage().Limits.Memory <= sh.s.m.cfg.Memory && sh.s.m.now.Mono >= sh.s.link.unfit
+	return sh.s.m.cfg.Slots > 0 && !sh.s.m.leaving && sh.stage().Limits.Memory <= sh.s.m.cfg.Memory && sh.s.m.now.Mono >= sh.s.link.unfit
 }
 
 func (sh *share) pace() *pace { return sh.s.m.paceOf(sh.stage()) }
@@ -135,7 +137,15 @@ func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	m.runs[r.id] = r
 	sh.running[t] = r
 	sh.cursor = t + 1
-	m.out.Run = append(m.out.Run, sh.order(r.id, t))
+	order := sh.order(r.id, t)
+	if c.check != nil {
+		b := c.check.Body.(*protocol.Checkpoint)
+		order.State = b.State
+		if b.Epoch == r.epoch {
+			r.checks = b.Sequence
+		}
+	}
+	m.out.Run = append(m.out.Run, order)
 }
 
 // order is the Run effect for a task.
@@ -180,7 +190,7 @@ func (sh *share) reconcile() {
 	for _, t := range sortedKeys(sh.running) {
 		r, c := sh.running[t], sh.st.at(t)
 		lost := false
-		if c.held != nil && c.epoch() == r.epoch {
+		if c.held != nil && c.epoch() == r.epoch && sh.copies.borrowed[t] == "" {
 			lost = sh.st.holder(c) != sh.s.m.self
 		}
 		if c.done != nil || c.life > r.life || lost {
@@ -209,6 +219,7 @@ func (m *Machine) ended(in Ended) error {
 	}
 	s := sh.s
 	s.wakeAt(m.now.Mono)
+	s.acknowledge()
 	borrowed := sh.copies.borrowed[r.task] != ""
 	if in.Outcome != OutcomeDone {
 		delete(sh.copies.borrowed, r.task)

@@ -185,6 +185,10 @@ func (s *swarm) hand(sh *share, b standing, list []holding) {
 		s.stand.given = map[protocol.PeerID]given{}
 	}
 	s.stand.given[b.from] = given{b.ID, recs}
+	for i := range recs {
+		s.tellStates(b.from, &recs[i])
+	}
+	s.m.flushNews()
 	s.m.send(b.from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: recs})
 	s.link.next = min(s.link.next, s.m.now.Mono+s.m.cfg.Beat/10)
 	s.wakeAt(s.link.next)
@@ -193,8 +197,8 @@ func (s *swarm) hand(sh *share, b standing, list []holding) {
 // refuse tells a bidder of other holders.
 func (s *swarm) refuse(to protocol.PeerID, id protocol.Sequence) {
 	r := &protocol.Refusal{Job: s.id, Bid: id}
-	if s.keep != nil {
-		r.Hints = s.answer(to).Hints
+	if s.keep != nil && s.acting() {
+		r.Hints = slices.DeleteFunc(s.answer(to).Hints, func(h protocol.Hint) bool { return h.Holder == s.m.self })
 	}
 	s.m.send(to, r)
 }

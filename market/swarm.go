@@ -24,28 +24,32 @@ type swarm struct {
 	listening      time.Duration // listens to a keeper until then; 0: it acts
 	due            time.Duration // when tick must look again
 
-	shares []*share // by stage; nil: not open
-	link   linkState
-	seek   seekState
-	stand  standState
-	adopts []adoption
-	watch  watchState
-	invite inviteState
-	store  storeState
-	sealer sealState
-	heard  []protocol.PeerID // keepers by announcement, while the ledger names none
-	spread time.Duration     // when the job is announced again
-	swap   time.Duration     // when the next digest goes
-	swapTo int
-	moved  time.Duration              // when a result was last heard of, or the job itself
-	credit map[protocol.PeerID]uint64 // tasks whose result came from a peer, as far as seen here
+	shares  []*share // by stage; nil: not open
+	link    linkState
+	seek    seekState
+	stand   standState
+	adopts  []adoption
+	watch   watchState
+	invite  inviteState
+	store   storeState
+	sealer  sealState
+	heard   []protocol.PeerID // keepers by announcement, while the ledger names none
+	spread  time.Duration     // when the job is announced again
+	swap    time.Duration     // when the next digest goes
+	swapTo  int
+	alone   time.Duration                     // since when no keeper is reached; 0: one is
+	stopped map[protocol.PeerID]protocol.Hash // who acknowledged which order to end; it may come before the order
+	acked   bool
+	moved   time.Duration              // when a result was last heard of, or the job itself
+	credit  map[protocol.PeerID]uint64 // tasks whose result came from a peer, as far as seen here
 }
 
 func newSwarm(m *Machine, j *job.Signed) *swarm {
 	s := &swarm{
 		m: m, id: j.ID, ledger: newLedger(j), started: m.now.Mono, state: protocol.JobRunning,
 		shares: make([]*share, len(j.Manifest.Stages)), due: m.now.Mono, moved: m.now.Mono,
-		credit: map[protocol.PeerID]uint64{},
+		stopped: map[protocol.PeerID]protocol.Hash{},
+		credit:  map[protocol.PeerID]uint64{},
 	}
 	s.watch.init()
 	s.invite.init()
@@ -116,6 +120,7 @@ func (s *swarm) tick() {
 		s.listening = 0
 	}
 	s.exchangeTick()
+	s.orphanTick()
 	s.inviteTick()
 	s.storeTick()
 	s.sealTick()
@@ -131,12 +136,16 @@ func (s *swarm) tick() {
 // learn joins a record into the ledger and, where it is news, makes it durable and
 // passes it on. from is the peer that sent it, or this one.
 func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) {
+	old, loser := s.checkpointOf(rec), s.loserTo(rec)
 	changed, err := s.ledger.add(rec)
 	if err != nil || !changed {
 		return false, err
 	}
 	s.m.persist(EntryRecord, s.id, rec.Raw)
 	s.pass(rec, from)
+	if s.keep != nil {
+		s.m.tell(loser, rec)
+	}
 	switch b := rec.Body.(type) {
 	case *protocol.Keep:
 		s.keepLearned(rec)
@@ -146,6 +155,8 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 		s.doneLearned(rec, b)
 	case *protocol.Seal:
 		s.sealLearned(rec, b)
+	case *protocol.Checkpoint:
+		s.checkpointLearned(old)
 	case *protocol.Failed, *protocol.Control, *protocol.Reopen:
 		s.rewind()
 	}
@@ -154,6 +165,23 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	s.m.room = true
 	s.wakeAt(s.m.now.Mono)
 	return true, nil
+}
+
+// loserTo is who held the range of a segment at the same epoch: of two adopters the one
+// that loses is told by whoever sees it.
+func (s *swarm) loserTo(rec *protocol.Record) protocol.PeerID {
+	b, ok := rec.Body.(*protocol.Segment)
+	if !ok {
+		return ""
+	}
+	st := s.ledger.stage(b.StageRef)
+	if st == nil || uint64(b.Range.Lo) >= st.n {
+		return ""
+	}
+	if c := st.at(b.Range.Lo); c.held != nil && c.epoch() == b.Epoch && c.held.Hash != rec.Hash {
+		return st.holder(c)
+	}
+	return ""
 }
 
 // sign makes this peer's record and learns it. A failure to sign is a fault of ours
@@ -191,6 +219,7 @@ func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
 	for _, p := range sortedKeys(s.watch.members) {
 		if p != from && s.concerns(rec, p) && !s.isKeeper(p) {
 			s.m.tell(p, rec)
+			s.tellStates(p, rec)
 		}
 	}
 }
@@ -202,6 +231,9 @@ func (s *swarm) concerns(rec *protocol.Record, p protocol.PeerID) bool {
 		return true
 	case *protocol.Segment:
 		return b.Holder == "" || b.Holder == p || b.Replaced == p
+	case *protocol.Checkpoint:
+		st := s.ledger.stage(b.StageRef)
+		return st != nil && st.holder(st.at(b.Task)) == p && rec.Signer != p
 	case *protocol.Seal:
 		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage))
 	}
@@ -284,6 +316,7 @@ func (s *swarm) end(state protocol.JobState, reason string) {
 	s.sendDigests()
 	clear(s.store.pages)
 	clear(s.sealer.ready)
+	s.acknowledge()
 	delete(s.m.table, s.id)
 	s.m.order = slices.DeleteFunc(slices.Clone(s.m.order), func(o *swarm) bool { return o == s })
 }
@@ -391,6 +424,7 @@ func (s *swarm) peerUp(p protocol.PeerID) {
 
 func (s *swarm) peerDown(p protocol.PeerID) {
 	s.wakeAt(s.m.now.Mono)
+	s.watch.next = 0
 	s.seek.lost(p)
 	s.stand.drop(p)
 	for _, sh := range s.shares {

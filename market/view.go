@@ -21,8 +21,9 @@ type View struct {
 	Members  int
 	Stages   []StageView
 	Shares   []Share
-	Started  time.Duration // Mono when this peer first knew the job
-	Ended    time.Duration // Mono when it saw it end; 0: it has not
+	Started  time.Duration     // Mono when this peer first knew the job
+	Ended    time.Duration     // Mono when it saw it end; 0: it has not
+	Stopped  []protocol.PeerID // who acknowledged the cancel
 }
 
 // StageView counts the tasks of a stage. Done + Running + Failed <= Tasks.
@@ -109,6 +110,11 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 		v.Stages = append(v.Stages, s.stageView(i))
 	}
 	v.Shares = s.sharesOf()
+	for _, p := range sortedKeys(s.stopped) {
+		if s.ledger.end != nil && s.stopped[p] == s.ledger.end.Hash {
+			v.Stopped = append(v.Stopped, p)
+		}
+	}
 	if v.State == protocol.JobRunning {
 		v.Reason = s.stalled(&v)
 	}

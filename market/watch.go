@@ -12,6 +12,7 @@ type watchState struct {
 	members  map[protocol.PeerID]*member
 	holders  map[protocol.PeerID]time.Duration // since when this peer judges a holder
 	suspects map[protocol.PeerID]*suspect
+	next     time.Duration // when the holders are looked at
 }
 
 type member struct {
@@ -39,6 +40,7 @@ func (w *watchState) init() {
 func (w *watchState) clear() {
 	clear(w.suspects)
 	clear(w.holders)
+	w.next = 0
 }
 
 // memberSeen notes a sign of life of a member.
@@ -73,11 +75,20 @@ func (s *swarm) workRequest(from protocol.PeerID) {
 		return
 	}
 	s.memberSeen(from)
+	a := s.answer(from)
 	if !s.isKeeper(from) {
 		s.brief(from)
+		for _, o := range a.Open {
+			s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
+				if c.check != nil {
+					s.m.tell(from, c.check)
+				}
+				return true
+			})
+		}
 	}
 	s.m.flushNews()
-	s.m.send(from, s.answer(from))
+	s.m.send(from, a)
 }
 
 // answer is where there is work for p: the holders with the most left, and the ranges
@@ -225,12 +236,12 @@ type linkState struct {
 
 // beatTick tells two keepers that this peer lives and what it runs and holds.
 func (s *swarm) beatTick() {
-	work := s.work()
-	if len(work) == 0 && s.link.told == s.link.trouble {
-		return
-	}
 	if s.m.now.Mono < s.link.next {
 		s.wakeAt(s.link.next)
+		return
+	}
+	work := s.work()
+	if len(work) == 0 && s.link.told == s.link.trouble {
 		return
 	}
 	s.link.next = s.m.now.Mono + s.m.cfg.Beat
@@ -269,11 +280,27 @@ func (s *swarm) work() []protocol.Work {
 }
 
 // watchTick has a keeper look after the holders that it judges, and after the ranges
-// that have none.
+// that have none: twice a beat, and when a connection is lost.
 func (s *swarm) watchTick() {
 	if s.keep == nil || !s.acting() {
 		return
 	}
+	now := s.m.now.Mono
+	if now >= s.watch.next {
+		s.watch.next = now + s.m.cfg.Beat/2
+		s.watchHolders()
+	}
+	s.wakeAt(s.watch.next)
+	for _, p := range sortedKeys(s.watch.suspects) {
+		if q := s.watch.suspects[p]; q.deadline <= now {
+			s.condemn(p)
+		} else {
+			s.wakeAt(q.deadline)
+		}
+	}
+}
+
+func (s *swarm) watchHolders() {
 	now := s.m.now.Mono
 	holders := map[protocol.PeerID]bool{}
 	for _, sh := range s.shares {
@@ -315,13 +342,6 @@ func (s *swarm) watchTick() {
 			s.wakeAt(due)
 		} else {
 			s.suspect(h)
-		}
-	}
-	for _, p := range sortedKeys(s.watch.suspects) {
-		if q := s.watch.suspects[p]; q.deadline <= now {
-			s.condemn(p)
-		} else {
-			s.wakeAt(q.deadline)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,6 +30,7 @@ type Peer struct {
 	queue       []market.Run
 	slots       int
 	wake        time.Duration
+	announced   []protocol.Announcement
 	busy        bool // inside step: effects are carried out by the outermost
 }
 
@@ -218,6 +220,7 @@ func (p *Peer) announce(a protocol.Announcement) {
 		p.w.fault("announce: %w", err)
 		return
 	}
+	p.announced = append(p.announced, a)
 	p.later(0, func() { p.step(market.Announced{Announcement: a}) })
 	if p.w.cfg.NoGossip {
 		return
@@ -240,19 +243,70 @@ func (p *Peer) fill() {
 		p.queue = p.queue[1:]
 		p.w.Started[Task{r.Job.ID, r.Stage, r.Index}]++
 		p.w.note("run", uint64(p.Index), uint64(r.Index))
-		p.later(p.duration(r), func() { p.finish(r) })
+		p.work(r, p.progress(r.State))
 	}
 }
 
-func (p *Peer) duration(r market.Run) time.Duration {
-	d := 100 * time.Millisecond
-	if p.w.cfg.Task != nil {
-		d = p.w.cfg.Task(r.Stage, r.Index)
+// work runs a task from a progress on, up to its next checkpoint or its end.
+func (p *Peer) work(r market.Run, done time.Duration) {
+	total := p.nominal(r)
+	next := total
+	if p.w.cfg.Check > 0 {
+		next = min(total, done+p.w.cfg.Check)
 	}
+	p.later(p.slower(next-done), func() {
+		if !p.runs[r.ID] {
+			return
+		}
+		p.w.Worked += next - done
+		if next == total {
+			p.finish(r)
+			return
+		}
+		c, data := state(r, next)
+		p.blocks[c.KeyString()] = data
+		p.step(market.Checkpointed{ID: r.ID, State: c})
+		p.work(r, next)
+	})
+}
+
+// nominal is how long a task takes at nominal speed.
+func (p *Peer) nominal(r market.Run) time.Duration {
+	if p.w.cfg.Task != nil {
+		return p.w.cfg.Task(r.Stage, r.Index)
+	}
+	return 100 * time.Millisecond
+}
+
+func (p *Peer) slower(d time.Duration) time.Duration {
 	if p.w.cfg.Speed != nil {
-		d = d * 1000 / time.Duration(p.w.cfg.Speed(p.Index))
+		return d * 1000 / time.Duration(p.w.cfg.Speed(p.Index))
 	}
 	return d
+}
+
+func (p *Peer) duration(r market.Run) time.Duration { return p.slower(p.nominal(r)) }
+
+// state is a checkpoint's file: how far the task is.
+func state(r market.Run, done time.Duration) (cid.Cid, []byte) {
+	data := fmt.Appendf(nil, "%s %d %d %d", r.Job.ID, r.Stage, r.Index, done)
+	return Program(string(data)).Root, binary.BigEndian.AppendUint64(nil, uint64(done))
+}
+
+// progress is what a checkpoint holds; a state that nobody has is the start.
+func (p *Peer) progress(c cid.Cid) time.Duration {
+	if !c.Defined() {
+		return 0
+	}
+	var all []protocol.PeerID
+	for _, q := range p.w.Peers {
+		all = append(all, q.ID())
+	}
+	data, err := p.bring(c, all)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint64(data))
 }
 
 func (p *Peer) finish(r market.Run) {
@@ -306,6 +360,11 @@ func (p *Peer) fetch(f market.Fetch) {
 		}
 		p.later(d, func() {
 			data, err := p.bring(f.Root, f.From)
+			for _, root := range f.Roots {
+				if err == nil {
+					_, err = p.bring(root, f.From)
+				}
+			}
 			p.step(market.Fetched{ID: f.ID, Err: err, Data: data})
 		})
 	}

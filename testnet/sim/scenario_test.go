@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 )
 
@@ -217,6 +218,107 @@ func TestNobodyCanRunIt(t *testing.T) {
 	full = false
 	until(t, w, id, time.Minute)
 	checkDone(t, w, id)
+}
+
+// TestCheckpoint wants a killed peer to cost at most the work since its task's last
+// checkpoint, and the time that its state takes to its keepers.
+func TestCheckpoint(t *testing.T) {
+	for victim := range 5 {
+		cfg := lan(uint64(20+victim), 5)
+		cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Minute }
+		cfg.Check = 5 * time.Second
+		w := New(cfg)
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 5 })
+		w.After(52*time.Second, func() { w.Peers[victim].Crash(0) })
+		until(t, w, id, 3*time.Minute)
+		checkDone(t, w, id)
+		if more := w.Worked - 5*time.Minute; more > 5*time.Second {
+			t.Errorf("peer %d killed: %v of work repeated", victim, more)
+		}
+		if w.Now() > 90*time.Second {
+			t.Errorf("peer %d killed at 52 s: ended after %v", victim, w.Now()-10*time.Second)
+		}
+	}
+}
+
+// TestLeaves wants a peer that leaves to lose no finished result and to hand on the rest
+// at once.
+func TestLeaves(t *testing.T) {
+	w := New(lan(30, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	w.After(time.Second, func() {
+		w.Peers[3].step(market.Leaving{})
+		w.After(500*time.Millisecond, func() {
+			if w.Peers[3].machine.Busy() {
+				t.Error("still busy half a second after it began to leave")
+			}
+			w.Peers[3].Crash(0)
+		})
+	})
+	until(t, w, id, time.Minute)
+	checkDone(t, w, id)
+	for task, n := range w.Started {
+		if n > 2 || n == 2 && task.Index < 10 {
+			t.Errorf("task %d ran %d times", task.Index, n)
+		}
+	}
+}
+
+// TestLastSurvivor wants a member that reaches no keeper to become one and to end the job.
+func TestLastSurvivor(t *testing.T) {
+	cfg := lan(31, 6)
+	cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.Replicas = 120, 1 })
+	w.Run(3*time.Second, nil)
+	for _, p := range w.Peers {
+		if v, ok := p.View(id); ok && v.Keeper {
+			p.Crash(0)
+		}
+	}
+	if !w.Run(10*time.Minute, func() bool { return w.Done(id) }) {
+		report(t, w, id)
+		t.Fatal("not done without the first keepers")
+	}
+	w.Run(w.Now()+5*time.Second, nil)
+	checkDone(t, w, id)
+}
+
+// TestRetention wants a job's results to go when its time is over, its final state to
+// stay, and late words of it to start nothing.
+func TestRetention(t *testing.T) {
+	w := New(lan(32, 4))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Retention = time.Hour })
+	until(t, w, id, time.Minute)
+	announced := w.Peers[0].announced
+	w.Run(2*time.Hour, nil)
+	for _, p := range w.Peers {
+		if _, ok := p.View(id); ok {
+			t.Errorf("peer %d still has the job", p.Index)
+		}
+		for _, a := range announced {
+			p.step(market.Announced{Announcement: a})
+		}
+		p.Crash(0)
+		p.Restart()
+	}
+	steps := len(w.Started)
+	w.Run(3*time.Hour, nil)
+	if len(w.Started) != steps {
+		t.Error("a job that was over ran again")
+	}
+}
+
+// TestEverybodyAcknowledges wants a cancelled job's keepers to know who has stopped.
+func TestEverybodyAcknowledges(t *testing.T) {
+	w := New(lan(33, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 1000 })
+	w.Run(time.Second, nil)
+	w.Peers[1].Cancel(id)
+	w.Run(2*time.Second, nil)
+	if v, _ := w.Peers[0].View(id); len(v.Stopped) != 5 {
+		t.Errorf("%d of 5 peers have acknowledged", len(v.Stopped))
+	}
 }
 
 func TestKeepGoing(t *testing.T) {

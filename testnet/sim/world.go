@@ -35,6 +35,9 @@ type Config struct {
 	Fail func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
 	// Unable tells whether a peer gives a task back, as for want of disk; nil: none does.
 	Unable func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
+	// Check is how much work, at nominal speed, a task does between two checkpoints; 0: it
+	// makes none.
+	Check time.Duration
 	// Market adjusts a peer's machine; nil: the defaults.
 	Market func(*market.Config)
 }
@@ -59,6 +62,7 @@ type World struct {
 	// Counted while the simulation runs.
 	Messages map[string]int // sent, by type
 	Started  map[Task]int   // runs started, by task
+	Worked   time.Duration  // work done at nominal speed, repeated work included
 	Steps    int
 	Faults   []error // what Step refused, and invariants that did not hold
 }

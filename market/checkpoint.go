@@ -1,0 +1,151 @@
+package market
+
+import (
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
+)
+
+// progress is a checkpoint that is not recorded yet: its state is on its way to keepers.
+type progress struct {
+	state cid.Cid
+	since time.Duration
+	by    map[protocol.PeerID]bool // keepers that have it, durable
+}
+
+// maxProgress bounds the checkpoints on their way: the newest of each running task.
+const maxProgress = MaxSlots
+
+// checkpointed has the state of a running task stored with the two keepers that judge
+// this peer: they outlive it, and whoever adopts the task asks them. The record is
+// written once one of them has it and the other has, or had time to.
+func (m *Machine) checkpointed(in Checkpointed) {
+	r := m.runs[in.ID]
+	if r == nil || r.stopped {
+		return
+	}
+	sh := r.sh
+	s := sh.s
+	if !s.running() || sh.running[r.task] != r || sh.copies.borrowed[r.task] != "" || len(sh.progress) >= maxProgress {
+		s.m.drop(s.id, in.State)
+		return
+	}
+	if old := sh.progress[r.task]; old != nil {
+		s.m.drop(s.id, old.state)
+	}
+	p := &progress{state: in.State, since: m.now.Mono, by: map[protocol.PeerID]bool{}}
+	sh.progress[r.task] = p
+	m.out.Sync = true
+	for _, k := range s.links() {
+		m.send(k, &protocol.Replicate{Job: s.id, Root: in.State})
+	}
+	s.wakeAt(m.now.Mono + m.cfg.Beat)
+	sh.settleProgress(r.task)
+}
+
+// settleProgress writes the Checkpoint record of a task once its state is safe.
+func (sh *share) settleProgress(t protocol.TaskIndex) {
+	s, p := sh.s, sh.progress[t]
+	r := sh.running[t]
+	if p == nil || r == nil {
+		return
+	}
+	links := len(s.links())
+	if len(p.by) < links && (len(p.by) == 0 || s.m.now.Mono < p.since+s.m.cfg.Beat) {
+		return
+	}
+	delete(sh.progress, t)
+	c := sh.st.at(t)
+	if c.done != nil || c.life != r.life {
+		s.m.drop(s.id, p.state)
+		return
+	}
+	r.checks++
+	s.sign(&protocol.Checkpoint{
+		StageRef: sh.st.ref, Life: c.life, Task: t, Epoch: r.epoch, Sequence: r.checks, State: p.state,
+	})
+}
+
+// progressTick looks at the checkpoints on their way.
+func (sh *share) progressTick() {
+	for _, t := range sortedKeys(sh.progress) {
+		if sh.running[t] == nil {
+			delete(sh.progress, t)
+			continue
+		}
+		sh.settleProgress(t)
+		if p := sh.progress[t]; p != nil && len(p.by) > 0 {
+			sh.s.wakeAt(p.since + sh.s.m.cfg.Beat)
+		}
+	}
+}
+
+// stateStored hears from a keeper that it has the state of a checkpoint.
+func (s *swarm) stateStored(from protocol.PeerID, c cid.Cid) {
+	for _, sh := range s.shares {
+		if sh == nil {
+			continue
+		}
+		for _, t := range sortedKeys(sh.progress) {
+			if p := sh.progress[t]; p.state == c {
+				p.by[from] = true
+				sh.settleProgress(t)
+			}
+		}
+	}
+}
+
+// replicate stores a member's file, as the state of a checkpoint.
+func (s *swarm) replicate(from protocol.PeerID, q *protocol.Replicate) {
+	if s.keep == nil || !s.running() {
+		return
+	}
+	s.m.fetch(Fetch{Kind: FetchOutputs, Job: s.id, Roots: []cid.Cid{q.Root}, From: []protocol.PeerID{from}}, func(f Fetched) {
+		if f.Err != nil {
+			return
+		}
+		s.m.out.Sync = true
+		s.m.send(from, &protocol.Stored{Job: s.id, Pages: []cid.Cid{q.Root}})
+	})
+}
+
+// checkpointOf is the checkpoint that a record about to be learned may replace.
+func (s *swarm) checkpointOf(rec *protocol.Record) *protocol.Record {
+	b, ok := rec.Body.(*protocol.Checkpoint)
+	if !ok {
+		return nil
+	}
+	if st := s.ledger.stage(b.StageRef); st != nil && uint64(b.Task) < st.n {
+		return st.at(b.Task).check
+	}
+	return nil
+}
+
+// tellStates tells a peer that may take over a range where to go on with its tasks.
+func (s *swarm) tellStates(p protocol.PeerID, rec *protocol.Record) {
+	b, ok := rec.Body.(*protocol.Segment)
+	if !ok || b.Holder != "" && b.Holder != p {
+		return
+	}
+	if st := s.ledger.stage(b.StageRef); st != nil {
+		st.each(b.Range, func(_ protocol.Range, c *cell) bool {
+			if c.check != nil {
+				s.m.tell(p, c.check)
+			}
+			return true
+		})
+	}
+}
+
+// checkpointLearned lets go of the state that a newer one replaces.
+func (s *swarm) checkpointLearned(old *protocol.Record) {
+	if old != nil {
+		s.m.drop(s.id, old.Body.(*protocol.Checkpoint).State)
+	}
+}
+
+// drop says that a file, or with cid.Undef everything, need not be kept for a job.
+func (m *Machine) drop(id protocol.JobID, root cid.Cid) {
+	m.out.Drop = append(m.out.Drop, Drop{id, root})
+}

@@ -1,0 +1,196 @@
+package market
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
+)
+
+// leave hands back everything: meshd is going down. What is finished is put into pages;
+// the driver waits for Busy to say no, or for its own patience.
+func (m *Machine) leave() {
+	m.leaving = true
+	for _, s := range slices.Clone(m.order) {
+		s.refuseAll()
+		for _, sh := range s.shares {
+			if sh == nil {
+				continue
+			}
+			for _, t := range sortedKeys(sh.running) {
+				sh.stop(sh.running[t])
+			}
+			sh.flush()
+			for _, h := range sh.st.holdings(m.self) {
+				s.releaseLeft(sh, h)
+			}
+		}
+		s.wakeAt(m.now.Mono)
+	}
+}
+
+// releaseLeft gives back the tasks of a holding that have no result here.
+func (s *swarm) releaseLeft(sh *share, h holding) {
+	lo := h.rng.Lo
+	give := func(hi protocol.TaskIndex) {
+		if lo < hi {
+			s.sign(&protocol.Segment{
+				StageRef: sh.st.ref, Life: h.life, Range: protocol.Range{Lo: lo, Hi: hi}, Epoch: h.epoch + 1,
+				Cause: protocol.CauseRelease, Replaced: s.m.self,
+			})
+		}
+	}
+	for _, p := range sh.pages {
+		if p.Range.Lo >= lo && p.Range.Lo < h.rng.Hi {
+			give(p.Range.Lo)
+			lo = p.Range.Hi
+		}
+	}
+	give(h.rng.Hi)
+}
+
+// Busy tells whether results of this peer still wait for receipts, or runs for their end.
+func (m *Machine) Busy() bool {
+	if len(m.runs) > 0 {
+		return true
+	}
+	for _, s := range m.order {
+		for _, sh := range s.shares {
+			if sh != nil && (len(sh.finished) > 0 || len(sh.pages) > 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// orphanTick has a member that reaches no keeper for a while become one, of the ledger
+// it has: so each side of a partition, and the last survivors, go on. It then fetches
+// what a keeper has from whoever serves it.
+func (s *swarm) orphanTick() {
+	reached := slices.ContainsFunc(s.keepers(), func(p protocol.PeerID) bool { return s.m.up[p] })
+	if s.keep != nil || reached {
+		s.alone = 0
+		return
+	}
+	now := s.m.now.Mono
+	if s.alone == 0 {
+		s.alone = now
+	}
+	if due := s.alone + s.m.cfg.Orphan; now < due {
+		s.wakeAt(due)
+		return
+	}
+	s.keepNow(0)
+	for _, p := range sortedKeys(s.m.up) {
+		s.invited(p, protocol.AllGroups(s.manifest().Groups))
+		return
+	}
+}
+
+// acknowledge tells the keepers that nothing runs here for a job that was cancelled.
+func (s *swarm) acknowledge() {
+	if s.ledger.end == nil || s.acked {
+		return
+	}
+	for _, sh := range s.shares {
+		if sh != nil && len(sh.running) > 0 {
+			return
+		}
+	}
+	s.acked = true
+	s.stopped[s.m.self] = s.ledger.end.Hash
+	for _, k := range s.others() {
+		s.m.send(k, &protocol.Acknowledge{Job: s.id, Order: s.ledger.end.Hash})
+	}
+	s.m.changed(s.id)
+}
+
+// acknowledged hears that a peer has stopped.
+func (s *swarm) acknowledged(from protocol.PeerID, a *protocol.Acknowledge) {
+	if len(s.stopped) >= MaxMembers {
+		return
+	}
+	s.stopped[from] = a.Order
+	s.m.changed(s.id)
+}
+
+// final is what is left of a job whose retention is over: its state, until late
+// announcements of it can no longer come.
+type final struct {
+	state   protocol.JobState
+	reason  string
+	expires int64 // Unix ms: the manifest's expiry and finalTime
+}
+
+// finalTime is how long after its expiry a job's final state is remembered, in ms.
+const finalTime = int64(7 * 24 * time.Hour / time.Millisecond)
+
+// maxReason bounds the reason kept in a final: with the job's ID it stays under 200 bytes.
+const maxReason = 140
+
+// retireAt is when, in Unix ms, an ended job's results go: its retention after the last
+// seal, clamped to the manifest's life; at once when it was removed, and after a minute,
+// for stragglers to hear of it, when it was cancelled.
+func (s *swarm) retireAt() int64 {
+	m := s.manifest()
+	created, expires := m.Created.UnixMilli(), m.Expires.UnixMilli()
+	if s.ledger.end != nil {
+		at := s.m.now.Unix + (s.ended - s.m.now.Mono).Milliseconds()
+		if s.ledger.end.Body.(*protocol.Control).Verb == protocol.VerbRemove {
+			return at
+		}
+		return at + time.Minute.Milliseconds()
+	}
+	at := s.m.now.Unix + (s.ended - s.m.now.Mono).Milliseconds()
+	if last := s.ledger.stages[len(s.ledger.stages)-1]; last != nil && last.top != nil {
+		at = last.top.Body.(*protocol.Seal).Time
+	}
+	return min(max(at, created), expires) + m.Retention.Milliseconds()
+}
+
+// sweep lets go of ended jobs whose time is over. It looks every sweepTime.
+func (m *Machine) sweep() {
+	if m.now.Mono < m.sweepAt {
+		return
+	}
+	m.sweepAt = m.now.Mono + sweepTime
+	for _, id := range sortedKeys(m.swarms) {
+		if s := m.swarms[id]; s.ended > 0 && s.retireAt() <= m.now.Unix {
+			m.retire(s)
+		}
+	}
+	for _, id := range sortedKeys(m.finals) {
+		if m.finals[id].expires <= m.now.Unix {
+			delete(m.finals, id)
+		}
+	}
+}
+
+// sweepTime is how exact retention is.
+const sweepTime = 10 * time.Second
+
+// retire drops a job's results and keeps its final state.
+func (m *Machine) retire(s *swarm) {
+	f := final{s.state, s.reason[:min(len(s.reason), maxReason)], s.manifest().Expires.UnixMilli() + finalTime}
+	delete(m.swarms, s.id)
+	m.finals[s.id] = f
+	m.persist(EntryFinal, s.id, f.encode())
+	m.drop(s.id, cid.Undef)
+	m.changed(s.id)
+}
+
+// encode is the journal's form: the state, the expiry in 8 bytes, the reason.
+func (f *final) encode() []byte {
+	b := append([]byte{byte(f.state)}, binary.BigEndian.AppendUint64(nil, uint64(f.expires))...)
+	return append(b, f.reason...)
+}
+
+func decodeFinal(b []byte) (final, bool) {
+	if len(b) < 9 {
+		return final{}, false
+	}
+	return final{protocol.JobState(b[0]), string(b[9:]), int64(binary.BigEndian.Uint64(b[1:9]))}, true
+}
