@@ -39,6 +39,14 @@ func fine(name, format string, args ...any) api.Check {
 	return api.Check{Name: name, Level: api.LevelOK, Detail: fmt.Sprintf(format, args...)}
 }
 
+// count is a number of things for people: "1 task", "2 tasks".
+func count(n uint64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 func (n *Node) checkHome() api.Check {
 	path := filepath.Join(n.home.dir, "doctor.tmp")
 	err := os.WriteFile(path, []byte("x"), 0o600)
@@ -79,6 +87,9 @@ func (n *Node) checkListening() api.Check {
 			Advice: "give an address with --listen that this machine has",
 		}
 	}
+	if len(addrs) == 1 {
+		return fine("listening", "%s", addrs[0])
+	}
 	return fine("listening", "%d addresses, the first %s", len(addrs), addrs[0])
 }
 
@@ -107,7 +118,7 @@ func (n *Node) checkEngine(context.Context) api.Check {
 	if _, err := os.Stat(n.cfg.Child[0]); err != nil {
 		return api.Check{Name: "engine", Level: api.LevelError, Detail: err.Error(), Advice: "was meshd's file replaced? start it again"}
 	}
-	c := fine("engine", "%s, %d slots", sandbox.EngineName(), n.cfg.Slots)
+	c := fine("engine", "%s, %s", sandbox.EngineName(), count(uint64(n.cfg.Slots), "slot"))
 	if sandbox.EngineName() == "wazero" {
 		c.Level, c.Advice = api.LevelWarning, "a meshd built with a C compiler runs tasks about three times as fast"
 	}

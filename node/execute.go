@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/compute-mesh/mesh/chunkstore"
@@ -57,7 +59,12 @@ func (r *runner) unable(t *task, err error) market.Ended {
 	if t.ctx.Err() != nil {
 		return market.Ended{Outcome: market.OutcomeStopped}
 	}
-	r.log.Info("a task could not be run here and was given back", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "error", err)
+	level := slog.LevelDebug
+	if now := time.Now().UnixNano(); now-r.noted.Load() > int64(noteEvery) {
+		r.noted.Store(now)
+		level = slog.LevelWarn
+	}
+	r.log.Log(t.ctx, level, "a task could not be run here and was given back", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "error", err)
 	return market.Ended{Outcome: market.OutcomeReleased, Detail: detail(err.Error())}
 }
 
@@ -266,5 +273,8 @@ func whole(c sandbox.Content) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// noteEvery is the least time between two warnings of tasks that can't be run here: a cause that stays has many.
+const noteEvery = 10 * time.Second
 
 var errNoInput = errors.New("node: input missing")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,7 +71,7 @@ func (s *stageReport) counts() api.Counts {
 func summary(v *view, signed *job.Signed) api.Summary {
 	m := &signed.Manifest
 	s := api.Summary{
-		Job: signed.ID.String(), State: stateOf(v), Reason: v.Reason, Name: m.Name, Owner: m.Owner.String(),
+		Job: signed.ID.String(), State: stateOf(v), Reason: v.why(m), Name: m.Name, Owner: m.Owner.String(),
 		Created: m.Created, Ended: v.endedAt(),
 	}
 	for i := range v.Stages {
@@ -86,8 +87,34 @@ func summary(v *view, signed *job.Signed) api.Summary {
 
 // reasonNames are the reasons of failed attempts as text.
 var reasonNames = map[protocol.Reason]string{
-	protocol.ReasonExit: "exit", protocol.ReasonTrap: "trap", protocol.ReasonTimeout: "timeout", protocol.ReasonMemory: "memory",
-	protocol.ReasonOutput: "output", protocol.ReasonDisk: "disk", protocol.ReasonDeath: "death",
+	protocol.ReasonExit: api.ReasonExit, protocol.ReasonTrap: "trap", protocol.ReasonTimeout: "timeout", protocol.ReasonMemory: "memory",
+	protocol.ReasonOutput: "output", protocol.ReasonDisk: "disk", protocol.ReasonDeath: api.ReasonDeath,
+}
+
+// told is a failure as users see it; its stage is one of the manifest's.
+func (f *failure) told(m *job.Manifest) api.Failure {
+	return api.Failure{
+		Stage: m.Stages[f.Stage].Name, Task: f.Task, Attempt: uint64(f.Attempt), Peer: f.Peer,
+		Reason: reasonNames[protocol.Reason(f.Reason)], Exit: f.Exit, Detail: f.Detail,
+	}
+}
+
+// why is the reason for the job's state: of a failed one its first task without attempts left, where that is known.
+func (v *view) why(m *job.Manifest) string {
+	if v.state() != protocol.JobFailed {
+		return strings.TrimPrefix(v.Reason, "stalled: ")
+	}
+	attempts := make(map[running]int)
+	for i := range v.Failures { // in the order of tasks, and in a task of attempts
+		f := &v.Failures[i]
+		task := running{f.Stage, f.Task}
+		attempts[task] += int(f.Attempt)
+		last := i+1 == len(v.Failures) || task != running{v.Failures[i+1].Stage, v.Failures[i+1].Task}
+		if last && attempts[task] > m.Retries && int(f.Stage) < len(m.Stages) {
+			return f.told(m).String()
+		}
+	}
+	return v.Reason
 }
 
 func (b *backend) status(v *view, signed *job.Signed) api.Status {
@@ -107,12 +134,9 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 	for _, share := range v.Shares {
 		s.Peers = append(s.Peers, api.PeerWork{Peer: share.Peer, Tasks: share.Tasks})
 	}
-	for _, f := range v.Failures[:min(len(v.Failures), api.MaxFailures)] {
-		if int(f.Stage) < len(m.Stages) {
-			s.Failures = append(s.Failures, api.Failure{
-				Stage: m.Stages[f.Stage].Name, Task: f.Task, Attempt: uint64(f.Attempt), Peer: f.Peer,
-				Reason: reasonNames[protocol.Reason(f.Reason)], Exit: f.Exit, Detail: f.Detail,
-			})
+	for i := range v.Failures[:min(len(v.Failures), api.MaxFailures)] {
+		if f := &v.Failures[i]; int(f.Stage) < len(m.Stages) {
+			s.Failures = append(s.Failures, f.told(m))
 		}
 	}
 	if !s.State.Ended() {
@@ -326,8 +350,8 @@ func (b *backend) Why(ctx context.Context, text string) (api.Why, error) {
 	}
 	w := api.Why{Job: signed.ID.String(), State: stateOf(v), Reasons: []string{}}
 	add := func(format string, args ...any) { w.Reasons = append(w.Reasons, fmt.Sprintf(format, args...)) }
-	if v.Reason != "" {
-		add("%s", v.Reason)
+	if reason := v.why(&signed.Manifest); reason != "" {
+		add("%s", reason)
 	}
 	if v.ended() {
 		return w, nil
@@ -341,13 +365,13 @@ func (b *backend) Why(ctx context.Context, text string) (api.Why, error) {
 		case !s.Open:
 			add("stage %q waits for the results of the stage that it reads", name)
 		case c.Pending > 0 && c.Running == 0:
-			add("stage %q has %d tasks to run and none running: no member with a free slot is able to run them", name, c.Pending)
+			add("stage %q: %s to run and none running: no member with a free slot is able to run them", name, count(c.Pending, "task"))
 		case c.Pending > 0:
-			add("stage %q: %d tasks wait for a slot, %d run", name, c.Pending, c.Running)
+			add("stage %q: %s for a slot, %d running", name, count(c.Pending, "waiting task"), c.Running)
 		}
 	}
 	if len(v.Failures) > 0 {
-		add("%d failed attempts; `mesh status` lists them", len(v.Failures))
+		add("attempts have failed: `mesh status` lists them")
 	}
 	return w, nil
 }

@@ -112,7 +112,7 @@ func (l *logReader) chosen(o *api.LogsOptions) (map[protocol.StageIndex]protocol
 		for i, r := range tasks {
 			t := protocol.TaskIndex(*o.Task)
 			if !r.Contains(t) {
-				return nil, api.Errorf(api.KindNotFound, "stage %q of job %s has no task %d; it has %d tasks", stages[i].Name, l.signed.ID, t, r.Len())
+				return nil, api.Errorf(api.KindNotFound, "stage %q of job %s has no task %d; it has %s", stages[i].Name, l.signed.ID, t, count(r.Len(), "task"))
 			}
 			tasks[i] = protocol.Range{Lo: t, Hi: t + 1}
 		}

@@ -62,12 +62,12 @@ func presentable(v *view, signed *job.Signed, partial bool) error {
 	s := summary(v, signed)
 	switch {
 	case !v.ended():
-		return api.Errorf(api.KindUnfinished, "job %s has not ended: %d of %d tasks are done", signed.ID, s.Done, s.Tasks).
+		return api.Errorf(api.KindUnfinished, "job %s has not ended: %d of %s done", signed.ID, s.Done, count(s.Tasks, "task")).
 			WithAdvice("wait with --wait, or take what there is with --partial")
 	case v.state() != protocol.JobDone:
 		why := ""
-		if v.Reason != "" {
-			why = ": " + v.Reason
+		if s.Reason != "" {
+			why = ": " + s.Reason
 		}
 		return api.Errorf(api.KindFailed, "job %s is %s%s", signed.ID, s.State, why).
 			WithAdvice("`mesh status` and `mesh logs` say more; --partial gives what there is")

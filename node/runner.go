@@ -32,6 +32,7 @@ type runner struct {
 	post   func(market.Input)
 	log    *slog.Logger
 	count  runnerCounters
+	noted  atomic.Int64 // Unix ns of the last warning of a task that was given back
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -232,7 +232,7 @@ func (b *backend) warnings(m *job.Manifest) (list []string) {
 		list = append(list, "this peer runs no tasks (--slots 0) and knows no other: the job waits for one")
 	}
 	if peers < m.Replicas {
-		what := fmt.Sprintf("%d other peers are connected, %d are to keep the job", peers, m.Replicas)
+		what := fmt.Sprintf("%s connected, %d wanted to keep the job", count(uint64(peers), "other peer"), m.Replicas)
 		if peers == 0 {
 			what = "no other peer is connected: this machine must stay on until the job has ended"
 		}
