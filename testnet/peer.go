@@ -48,7 +48,11 @@ func (n Net) startOnce(ctx context.Context, p plan, r record) (_ record, ended b
 		return r, false, err
 	}
 	defer client.Close()
-	started, gone, err := spawn(p.Meshd, n.arguments(p, r), n.Log(r.Index))
+	refused, err := n.refused(r.Index)
+	if err != nil {
+		return r, false, err
+	}
+	started, gone, err := spawn(p.Meshd, n.arguments(p, r, refused), n.Log(r.Index))
 	if err != nil {
 		return r, false, err
 	}
@@ -100,7 +104,9 @@ func (n Net) ready(ctx context.Context, client *api.Client, r record, self api.S
 	return r, false, n.save(r)
 }
 
-func (n Net) arguments(p plan, r record) []string {
+// arguments has whom the peer has to refuse in a partition: it must not meet them before
+// its API can be asked.
+func (n Net) arguments(p plan, r record, refused []string) []string {
 	args := []string{"--home", n.Home(r.Index), "--mesh", p.Mesh, "--testnet", "--slots", strconv.Itoa(p.Slots)}
 	listen, http := r.Listen, r.HTTP
 	if len(listen) == 0 {
@@ -116,6 +122,9 @@ func (n Net) arguments(p plan, r record) []string {
 	if r.Bootstrap != "" {
 		args = append(args, "--bootstrap", r.Bootstrap)
 	}
+	for _, id := range refused {
+		args = append(args, "--refuse", id)
+	}
 	return args
 }
 
@@ -126,7 +135,7 @@ func (n Net) stop(ctx context.Context, r record, s syscall.Signal) error {
 		return err
 	}
 	if s != syscall.SIGKILL {
-		if err := r.signal(syscall.SIGCONT); err != nil { // a stopped one would not see it
+		if err := r.goOn(); err != nil { // a paused one would not see it
 			return err
 		}
 		soft, cancel := context.WithTimeout(ctx, stopTimeout)
@@ -167,8 +176,8 @@ func (n Net) Kill(ctx context.Context, i int) error {
 	return n.stop(ctx, r, syscall.SIGKILL)
 }
 
-// Restart starts peer i again on the ports that it had, ending it first where it runs,
-// and returns when its API answers.
+// Restart starts peer i again on the ports that it had, ending it first where it runs
+// (SIGTERM), paused or not, and returns when its API answers.
 func (n Net) Restart(ctx context.Context, i int) (Peer, error) {
 	p, err := n.plan()
 	if err != nil {

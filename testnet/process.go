@@ -99,21 +99,33 @@ func (r record) session() []int {
 // startTime is when a process started, in the system's own terms; false where it does
 // not run, zombies included.
 func startTime(pid int) (string, bool) {
+	s, ok := processState(pid)
+	return s.started, ok
+}
+
+// process is what can be seen of one that runs.
+type process struct {
+	started string // in the system's own terms; empty where it has no /proc
+	stopped bool   // by a signal
+}
+
+// processState looks at a process; false where it does not run, zombies included.
+func processState(pid int) (process, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		if _, err := os.Stat("/proc/self/stat"); err == nil {
-			return "", false
+			return process{}, false
 		}
-		return "", syscall.Kill(pid, 0) == nil
+		return process{}, syscall.Kill(pid, 0) == nil
 	}
 	// The name, second, is in parentheses and may contain anything; state is field 3,
 	// the start time field 22 (proc(5)).
 	i := bytes.LastIndexByte(stat, ')')
 	fields := strings.Fields(string(stat[i+1:]))
 	if i < 0 || len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return "", false
+		return process{}, false
 	}
-	return fields[19], true
+	return process{started: fields[19], stopped: fields[0] == "T"}, true
 }
 
 // gone waits until no process of the record's session is left; what is left when ctx

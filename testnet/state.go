@@ -136,20 +136,27 @@ func writeJSON(path string, v any) error {
 
 // lock waits for the lock of a directory: of the testnet's for who changes which peers
 // there are, of a peer's home for who starts or ends that peer. It ends with the process.
-func lock(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
+func lock(dir string) (unlock func(), err error) { return flock(dir, unix.LOCK_EX) }
+
+// tryLock does not wait: it fails with EWOULDBLOCK where another has the lock.
+func tryLock(path string) (unlock func(), err error) {
+	return flock(path, unix.LOCK_EX|unix.LOCK_NB)
+}
+
+func flock(path string, how int) (unlock func(), err error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("testnet: %w", err)
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		err = unix.Flock(int(f.Fd()), how)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("testnet: lock of %s: %w", dir, err)
+		return nil, fmt.Errorf("testnet: lock of %s: %w", path, err)
 	}
 	return func() { f.Close() }, nil
 }

@@ -62,6 +62,7 @@ type Peer struct {
 	Peer      string   `json:"peer,omitempty"`
 	Addrs     []string `json:"addrs,omitempty"`
 	Dashboard string   `json:"dashboard,omitempty"`
+	Paused    bool     `json:"paused"`
 	Answers   bool     `json:"answers"` // its API
 	Peers     int      `json:"peers"`   // that it is connected to
 	Tasks     int      `json:"tasks"`   // that it runs now
@@ -69,9 +70,11 @@ type Peer struct {
 
 // Status is how the testnet is.
 type Status struct {
-	Dir   string `json:"dir"`
-	Mesh  string `json:"mesh"`
-	Peers []Peer `json:"peers"`
+	Dir  string `json:"dir"`
+	Mesh string `json:"mesh"`
+	// Partition is the groups of peers that refuse each other; empty: it is whole.
+	Partition [][]int `json:"partition,omitempty"`
+	Peers     []Peer  `json:"peers"`
 }
 
 // Up starts a testnet and returns when all its peers know each other. Where one is up
@@ -126,7 +129,8 @@ func (s Status) same(peers int) error {
 	return nil
 }
 
-// Add starts so many more peers, and returns when they know the others.
+// Add starts so many more peers, and returns when they know the others. A testnet that is
+// parted takes none: they would be on no side.
 func (n Net) Add(ctx context.Context, peers int) ([]Peer, error) {
 	p, err := n.plan()
 	if err != nil {
@@ -137,6 +141,11 @@ func (n Net) Add(ctx context.Context, peers int) ([]Peer, error) {
 		return nil, err
 	}
 	defer unlock()
+	if parted, err := n.partition(); err != nil {
+		return nil, err
+	} else if len(parted.Groups) > 0 {
+		return nil, fmt.Errorf("testnet: the testnet in %s is parted: heal it first", n.dir)
+	}
 	old, err := n.records()
 	if err != nil {
 		return nil, err
@@ -223,16 +232,17 @@ func (n Net) meet(ctx context.Context) error {
 	}
 }
 
-// lonely is a running peer that does not know enough others.
+// lonely is a running peer that does not know enough others. Who is paused neither meets
+// others nor counts.
 func (s Status) lonely() *Peer {
 	running := 0
 	for _, p := range s.Peers {
-		if p.Running {
+		if p.Running && !p.Paused {
 			running++
 		}
 	}
 	for i, p := range s.Peers {
-		if p.Running && p.Peers < min(running-1, meetEnough) {
+		if p.Running && !p.Paused && p.Peers < min(running-1, meetEnough) {
 			return &s.Peers[i]
 		}
 	}
@@ -249,7 +259,11 @@ func (n Net) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{Dir: n.dir, Mesh: p.Mesh, Peers: make([]Peer, len(all))}
+	parted, err := n.partition()
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Dir: n.dir, Mesh: p.Mesh, Partition: parted.Groups, Peers: make([]Peer, len(all))}
 	var g errgroup.Group
 	for i, r := range all {
 		g.Go(func() error { s.Peers[i] = n.show(ctx, r); return nil })
@@ -266,7 +280,10 @@ func (n Net) show(ctx context.Context, r record) Peer {
 	if !p.Running {
 		return p
 	}
-	p.PID = r.PID
+	p.PID, p.Paused = r.PID, r.paused()
+	if p.Paused {
+		return p // it answers nothing
+	}
 	client, err := api.NewClient(p.Home)
 	if err != nil {
 		return p
@@ -329,7 +346,7 @@ func (n Net) clear(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, path := range append(homes, filepath.Join(n.dir, stateName)) {
+	for _, path := range append(homes, filepath.Join(n.dir, partitionName), filepath.Join(n.dir, stateName)) {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("testnet: %w", err)
 		}

@@ -36,7 +36,8 @@ loopback and free ports, with homes in a directory of its own.`,
 		return testnet.Open(dir)
 	}
 	cmd.AddCommand(c.testnetUp(open), c.testnetDown(open), c.testnetStatus(open), c.testnetAdd(open),
-		c.testnetKill(open), c.testnetRestart(open))
+		c.testnetKill(open), c.testnetRestart(open), c.testnetPause(open), c.testnetResume(open),
+		c.testnetPartition(open), c.testnetHeal(open), c.testnetChaos(open))
 	return cmd
 }
 
@@ -168,7 +169,7 @@ func (c *cli) onPeer(use, short string, do func(context.Context, int) error) *co
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  arguments(1, anyNumber, "FILE"),
+		Args:  arguments(1, 1, "the number of a peer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := strconv.ParseUint(args[0], 10, 16)
 			if err != nil {
@@ -181,7 +182,11 @@ func (c *cli) onPeer(use, short string, do func(context.Context, int) error) *co
 
 func (c *cli) showTestnet(s testnet.Status) error {
 	if s.Mesh != "" {
-		fmt.Fprintf(c.out, "mesh %s in %s\n\n", inline(s.Mesh), inline(s.Dir))
+		fmt.Fprintf(c.out, "mesh %s in %s\n", inline(s.Mesh), inline(s.Dir))
+		if len(s.Partition) > 0 {
+			fmt.Fprintf(c.out, "parted: %s\n", groupsText(s.Partition))
+		}
+		fmt.Fprintln(c.out)
 	}
 	g := newGrid("I", "STATE", ">PEERS", ">TASKS", "DASHBOARD", "PEER")
 	for _, p := range s.Peers {
@@ -189,6 +194,8 @@ func (c *cli) showTestnet(s testnet.Status) error {
 		switch {
 		case p.Answers:
 			state = "up"
+		case p.Paused:
+			state = "paused"
 		case p.Running:
 			state = "no answer"
 		}
