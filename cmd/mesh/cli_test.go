@@ -208,7 +208,7 @@ func TestExitStatuses(t *testing.T) {
 		text   string
 	}{
 		"done":             {api.StateDone, []string{"submit", "--map", program, "--array", "3"}, exitDone, "mesh get " + jobID + " -o PATH"},
-		"failed":           {api.StateFailed, []string{"submit", "--map", program, "--array", "3"}, exitFailed, `map/1: exit status 3, attempt 4 on ` + peerID + `: bad\x1b]0;title`},
+		"failed":           {api.StateFailed, []string{"submit", "--map", program, "--array", "3"}, exitFailed, `map/1: exit status 3: bad\x1b]0;title, on ` + peerID + ` (4 attempts)`},
 		"wait for failed":  {api.StateFailed, []string{"wait", jobID}, exitFailed, "failed"},
 		"watch cancelled":  {api.StateCancelled, []string{"watch", jobID}, exitFailed, "was cancelled"},
 		"get unfinished":   {api.StateRunning, []string{"get", jobID, "-o", "-"}, exitFailed, "2 of 3 tasks"},

@@ -23,9 +23,9 @@ func (c *cli) lsCommand() *cobra.Command {
 			if c.json {
 				return c.print(list)
 			}
-			g := newGrid("JOB", "STATE", ">DONE", ">TASKS", ">AGE", "NAME")
+			g := newGrid("JOB", "STATE", ">DONE", ">TASKS", ">AGE", "NAME", "WHY")
 			for _, j := range list.Jobs {
-				g.row(j.Job, j.State, j.Done, j.Tasks, span(age(j.Created)), j.Name)
+				g.row(j.Job, j.State, j.Done, j.Tasks, span(age(j.Created)), j.Name, j.Reason)
 			}
 			return g.write(c.out)
 		},
@@ -91,7 +91,7 @@ func (c *cli) showStatus(s api.Status) error {
 	if len(s.Failures) > 0 {
 		fmt.Fprintln(c.out, "\nfailures")
 		for _, f := range s.Failures {
-			fmt.Fprintln(c.out, "  "+inline(failureText(f)))
+			fmt.Fprintln(c.out, "  "+inline(attempts(f)))
 		}
 	}
 	return nil

@@ -16,8 +16,10 @@ import (
 
 const (
 	// lineInterval is the least time between two lines of progress where there is no
-	// terminal; a change of the job's state is said at once.
-	lineInterval = time.Second
+	// terminal; a change of the job's state is said at once. A line without news doubles
+	// the time to the next, up to quietInterval.
+	lineInterval  = time.Second
+	quietInterval = time.Minute
 	// barDelay keeps the bar away from what is over before it could be read.
 	barDelay = 200 * time.Millisecond
 	barWidth = 30
@@ -28,8 +30,10 @@ const (
 type progress struct {
 	c       *cli
 	began   time.Time
-	said    time.Time
+	said    time.Time     // when the last line was written
+	gap     time.Duration // least time from it to the next without news
 	state   string
+	news    string // of the last line
 	bars    *mpb.Progress
 	bar     *mpb.Bar
 	caption atomic.Pointer[string]
@@ -38,22 +42,18 @@ type progress struct {
 
 func (c *cli) newProgress() *progress {
 	now := time.Now()
-	return &progress{c: c, began: now, said: now}
+	return &progress{c: c, began: now, said: now, gap: lineInterval}
 }
 
 // update shows a state of its own kind ("running"), how much of how much is done (total
-// below 0: unknown), and the rest in words.
-func (p *progress) update(state string, done, total int64, words string) {
+// below 0: unknown), and the rest in words. Without a change of news, lines thin out.
+func (p *progress) update(state string, done, total int64, words, news string) {
 	if p.c.json {
 		return
 	}
 	now := time.Now()
 	if !p.c.errTerminal {
-		changed := p.state != "" && state != p.state
-		if p.state = state; changed || now.Sub(p.said) >= lineInterval {
-			p.said = now
-			p.c.note("%s: %s", state, words)
-		}
+		p.line(now, state, words, news)
 		return
 	}
 	text := inline(state + "  " + words)
@@ -66,6 +66,25 @@ func (p *progress) update(state string, done, total int64, words string) {
 	}
 	p.bar.SetTotal(max(total, done, 1), false)
 	p.bar.SetCurrent(done)
+}
+
+// line writes a line where one is due.
+func (p *progress) line(now time.Time, state, words, news string) {
+	changed := p.state != "" && state != p.state
+	gap := lineInterval
+	if news == p.news {
+		gap = p.gap
+	}
+	p.state = state
+	if !changed && now.Sub(p.said) < gap {
+		return
+	}
+	p.gap = lineInterval
+	if !changed && news == p.news {
+		p.gap = min(2*gap, quietInterval)
+	}
+	p.said, p.news = now, news
+	p.c.note("%s: %s", state, words)
 }
 
 // start shows the bar. It is made without a total, which mpb then takes to be open: it
@@ -100,13 +119,18 @@ func (p *progress) importing(src *files) {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.update("importing", done, total, words)
+		p.update("importing", done, total, words, words)
 	}
 }
 
 // job shows how far a job is.
 func (p *progress) job(s api.Status) {
-	p.update(string(s.State), int64(s.Done), int64(s.Tasks), advance(s))
+	words := advance(s)
+	if s.Reason != "" {
+		words += ": " + s.Reason
+	}
+	news := fmt.Sprint(s.Done, s.Failed, s.Reason)
+	p.update(string(s.State), int64(s.Done), int64(s.Tasks), words, news)
 }
 
 // advance is how far a job is, in words.
@@ -130,9 +154,6 @@ func advance(s api.Status) string {
 	}
 	if n := len(s.Peers); n > 0 {
 		add("%s", count(uint64(n), "peer"))
-	}
-	if s.Reason != "" && !s.State.Ended() {
-		add("%s", s.Reason)
 	}
 	return strings.Join(words, ", ")
 }
@@ -192,25 +213,20 @@ func (c *cli) failure(s api.Status) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %s failed: %s", s.Job, s.Reason)
 	for _, f := range s.Failures {
-		fmt.Fprintf(&b, "\n  %s", inline(failureText(f)))
+		fmt.Fprintf(&b, "\n  %s", inline(attempts(f)))
 	}
 	return api.Errorf(api.KindFailed, "%s", b.String()).
 		WithAdvice("`mesh logs %s` shows what its tasks wrote, `mesh get %s --partial -o DIR/` fetches the results there are", s.Job, s.Job)
 }
 
-func failureText(f api.Failure) string {
-	text := fmt.Sprintf("%s/%d: %s", f.Stage, f.Task, f.Reason)
-	if f.Reason == "exit" {
-		text += fmt.Sprintf(" status %d", f.Exit)
-	}
-	if f.Attempt > 0 {
-		text += fmt.Sprintf(", attempt %d", f.Attempt)
-	}
+// attempts is what became of a task on one peer, in words.
+func attempts(f api.Failure) string {
+	text := f.String()
 	if f.Peer != "" {
-		text += " on " + f.Peer
+		text += ", on " + f.Peer
 	}
-	if f.Detail != "" {
-		text += ": " + f.Detail
+	if f.Attempt > 1 {
+		text += fmt.Sprintf(" (%d attempts)", f.Attempt)
 	}
 	return text
 }

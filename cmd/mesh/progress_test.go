@@ -2,12 +2,45 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/compute-mesh/mesh/node/api"
 )
+
+// Lines without news come after 1 s, 2 s, 4 s ... and then every minute; news brings them back.
+func TestLinesWithoutNewsThinOut(t *testing.T) {
+	var errs bytes.Buffer
+	p := (&cli{err: &errs}).newProgress()
+	var said []int // seconds from the start
+	second := func(i int, s api.Status) {
+		before := errs.Len()
+		words := advance(s)
+		p.line(p.began.Add(time.Duration(i)*time.Second), string(s.State), words, words)
+		if errs.Len() > before {
+			said = append(said, i)
+		}
+	}
+	slow := api.Status{Summary: api.Summary{State: api.StateRunning, Counts: api.Counts{Tasks: 20, Pending: 20}}}
+	for i := 1; i <= 300; i++ {
+		second(i, slow)
+	}
+	if want := []int{1, 2, 4, 8, 16, 32, 64, 124, 184, 244}; !slices.Equal(said, want) {
+		t.Errorf("said at %v, want %v", said, want)
+	}
+	said = nil
+	slow.Done, slow.Pending = 1, 19
+	for i := 301; i <= 310; i++ {
+		second(i, slow)
+	}
+	slow.State = api.StateStalled
+	second(311, slow)
+	if want := []int{301, 302, 304, 308, 311}; !slices.Equal(said, want) {
+		t.Errorf("after news at %v, want %v", said, want)
+	}
+}
 
 // Without a terminal a change of state is said at once, all else once a second.
 func TestProgressInLines(t *testing.T) {
@@ -24,8 +57,8 @@ func TestProgressInLines(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
 	n := len(lines)
 	if n < 2 || n > 2+int(time.Since(p.began)/lineInterval)+1 ||
-		lines[n-2] != `stalled: 999 of 1000 done, 1 pending, no peer can run it\x1b[2J` ||
-		lines[n-1] != `stalled: 999 of 1000 done, 1 pending, 2 tasks/s, no peer can run it\x1b[2J` {
+		lines[n-2] != `stalled: 999 of 1000 done, 1 pending: no peer can run it\x1b[2J` ||
+		lines[n-1] != `stalled: 999 of 1000 done, 1 pending, 2 tasks/s: no peer can run it\x1b[2J` {
 		t.Errorf("%q", lines)
 	}
 	errs.Reset()

@@ -122,10 +122,13 @@ func introduce(ctx context.Context, home string, out io.Writer) error {
 	if self.Dashboard != "" {
 		field("web", "%s", self.Dashboard)
 	}
-	if self.Slots > 0 {
-		field("runs", "up to %d tasks at once, of any peer of the mesh", self.Slots)
-	} else {
+	switch self.Slots {
+	case 0:
 		field("runs", "no tasks: it submits and keeps")
+	case 1:
+		field("runs", "one task at a time, of any peer of the mesh")
+	default:
+		field("runs", "up to %d tasks at once, of any peer of the mesh", self.Slots)
 	}
 	field("submit", "this user alone, through %s", self.Socket)
 	field("join", "%s", id.Join)

@@ -141,7 +141,7 @@ type Status struct {
 	Stages    []Stage    `json:"stages"`
 	Rate      float64    `json:"rate"`                  // tasks a second, lately
 	ETA       *float64   `json:"eta_seconds,omitempty"` // nil: unknown
-	Split     string     `json:"split,omitempty"` // the rule that the input was cut by, in its canonical form
+	Split     string     `json:"split,omitempty"`       // the rule that the input was cut by, in its canonical form
 	Accepted  bool       `json:"accepted"`
 	Keepers   int        `json:"keepers"`
 	Wanted    int        `json:"wanted"`
@@ -162,16 +162,42 @@ type PeerWork struct {
 	BytesOut uint64 `json:"bytes_out"` // chunks it served for the job
 }
 
-// Failure is a task that failed for good, or its last failed attempt.
+// Failure is the last of a task's failed attempts on one peer.
 type Failure struct {
 	Stage   string `json:"stage"`
 	Task    uint64 `json:"task"`
-	Attempt uint64 `json:"attempt"`
+	Attempt uint64 `json:"attempt"` // how often it has failed there; a task's attempts are the sum over its peers
 	Peer    string `json:"peer"`
 	Reason  string `json:"reason"` // exit, trap, timeout, memory, output, disk, death
 	Exit    int32  `json:"exit,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 }
+
+// String says what failed and how, for people: "map/0: exit status 1: no such key".
+func (f Failure) String() string {
+	text := fmt.Sprintf("%s/%d: ", f.Stage, f.Task)
+	how := f.Reason
+	switch how {
+	case ReasonExit:
+		how = fmt.Sprintf("exit status %d", f.Exit)
+	case ReasonDeath:
+		how = "meshd died while it ran"
+	}
+	switch {
+	case f.Detail == "" || f.Detail == how:
+		return text + how
+	case f.Reason == ReasonExit: // the last line that the program wrote
+		return text + how + ": " + f.Detail
+	default: // which says all that the class does
+		return text + f.Detail
+	}
+}
+
+// Reasons of failures; "trap", "timeout", "memory", "output" and "disk" are the others.
+const (
+	ReasonExit  = "exit"  // its exit status, which is in Exit
+	ReasonDeath = "death" // of the meshd that ran it
+)
 
 // Why explains what a job waits for.
 type Why struct {

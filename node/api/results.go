@@ -11,8 +11,8 @@ type ResultsOptions struct {
 type ResultsInfo struct {
 	Job   string `json:"job"`
 	State State  `json:"state"`
-	Stage string `json:"stage"` // whose outputs follow
-	Tasks uint64 `json:"tasks"` // of that stage
+	Stage string `json:"stage"`           // whose outputs follow
+	Tasks uint64 `json:"tasks"`           // of that stage
 	Split string `json:"split,omitempty"` // the rule that the job's input was cut by
 	// Mapped says that the stage is the first one: its outputs go with input files.
 	Mapped bool `json:"mapped"`
