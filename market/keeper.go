@@ -40,6 +40,11 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 	if rec.Signer == s.m.self {
 		s.keep = rec
 		s.takeStock()
+		for _, sh := range s.shares {
+			if sh != nil {
+				sh.ownReceipts()
+			}
+		}
 		for _, st := range s.ledger.stages {
 			if st != nil && st.n == 0 {
 				s.considerSeal(st.ref, st.all())
@@ -77,7 +82,7 @@ func (s *swarm) settleAccepted() {
 func (s *swarm) inviteTick() {
 	now := s.m.now.Mono
 	s.stillFetching()
-	if s.keep == nil || !s.acting() {
+	if s.keep == nil || s.listening > 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
 	s.settleAccepted()
@@ -91,8 +96,8 @@ func (s *swarm) inviteTick() {
 		s.invite.few = now
 	}
 	first := ranked("invite", s.id, 0, live)[0]
-	if slices.Contains(live, s.manifest().Submitter) {
-		first = s.manifest().Submitter
+	if sub := s.manifest().Submitter; sub == s.m.self || s.m.up[sub] {
+		first = sub // it is a keeper from the start, whether its Keep has come here or not
 	}
 	if first != s.m.self {
 		return
@@ -158,7 +163,7 @@ func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 
 // invited fetches what this peer is to keep, then signs.
 func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
-	if !s.running() || s.m.leaving {
+	if !s.running() && s.state != protocol.JobDone || s.m.leaving {
 		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here, or this peer is leaving"})
 		return
 	}
@@ -180,7 +185,7 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	inviters := s.reachable([]protocol.PeerID{from})
 	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: inviters}, func(f Fetched) {
 		s.invite.fetching = false
-		if !s.running() {
+		if !s.running() && s.state != protocol.JobDone {
 			return
 		}
 		if f.Err != nil {

@@ -158,8 +158,13 @@ func (m *Machine) sweep() {
 	}
 	m.sweepAt = m.now.Mono + sweepTime
 	for _, id := range sortedKeys(m.swarms) {
-		if s := m.swarms[id]; s.ended > 0 && s.retireAt() <= m.now.Unix {
+		s := m.swarms[id]
+		switch {
+		case s.ended == 0:
+		case s.retireAt() <= m.now.Unix:
 			m.retire(s)
+		default:
+			s.inviteTick() // results have their replicas until they go
 		}
 	}
 	for _, id := range sortedKeys(m.finals) {

@@ -107,15 +107,30 @@ func (sh *share) page(r protocol.Range, life protocol.Life, results []protocol.R
 		since:          m.now.Mono, asked: map[protocol.PeerID]time.Duration{},
 	}
 	sh.pages = append(sh.pages, p)
-	if sh.s.keep != nil {
-		m.out.Sync = true
-		sh.s.storedHere(c, sh.st.ref, r)
-		if rc, err := protocol.SignReceipt(m.cfg.Signer, sh.s.receiptFor(&p.ReceiptRequest)); err == nil {
-			p.receipts = append(p.receipts, rc)
-		}
-	}
+	sh.ownReceipt(p)
 	sh.askReceipts(p)
 	sh.settlePage(p)
+}
+
+// ownReceipt signs for a page of this peer's own, where it is a keeper.
+func (sh *share) ownReceipt(p *pending) {
+	s := sh.s
+	if s.keep == nil || slices.ContainsFunc(p.receipts, func(r protocol.SignedReceipt) bool { return r.Signer == s.m.self }) {
+		return
+	}
+	s.m.out.Sync = true
+	s.storedHere(p.Page, sh.st.ref, p.Range)
+	if rc, err := protocol.SignReceipt(s.m.cfg.Signer, s.receiptFor(&p.ReceiptRequest)); err == nil {
+		p.receipts = append(p.receipts, rc)
+	}
+}
+
+// ownReceipts signs for the pages that were made before this peer became a keeper.
+func (sh *share) ownReceipts() {
+	for _, p := range slices.Clone(sh.pages) {
+		sh.ownReceipt(p)
+		sh.settlePage(p)
+	}
 }
 
 func (s *swarm) receiptFor(q *protocol.ReceiptRequest) protocol.Receipt {

@@ -98,7 +98,7 @@ func (s *swarm) sealTick() {
 			s.wakeAt(due)
 			continue
 		}
-		if s.sealer.doing[k] {
+		if s.sealer.doing[k] || s.tooSoon(k, st) {
 			continue
 		}
 		if k.name.level > 0 {
@@ -109,6 +109,21 @@ func (s *swarm) sealTick() {
 			s.wakeIn(s.m.cfg.Step)
 		}
 	}
+}
+
+// tooSoon tells whether the seal that would end the job has to wait for keepers that are
+// still being invited: a result is to have its replicas when it is called done. It does
+// not wait longer than an invited keeper may be silent.
+func (s *swarm) tooSoon(k sealKey, st *stage) bool {
+	if s.invite.accepted || int(k.stage) != len(s.ledger.stages)-1 || int(k.name.level) != job.TopLevel(st.n) {
+		return false
+	}
+	due := s.sealer.ready[k] + s.m.cfg.KeepWait
+	if s.m.now.Mono >= due || len(s.ledger.keepers()) >= min(s.wanted(), len(s.m.up)+1) {
+		return false
+	}
+	s.wakeAt(due)
+	return true
 }
 
 // replicated tells whether every page of a block is held by R keepers, or by all that

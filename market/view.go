@@ -17,7 +17,8 @@ type View struct {
 	Keeper   bool   // this peer keeps the job: the counts are the ledger's
 	Accepted bool   // every chunk group has its replicas: durable without this peer
 	Keepers  []protocol.PeerID
-	Wanted   int // keepers beside the submitter's peer that the manifest asks for
+	Live     []protocol.PeerID // keepers that are not known to be out of reach
+	Wanted   int               // keepers beside the submitter's peer that the manifest asks for
 	Members  int
 	Stages   []StageView
 	Shares   []Share
@@ -103,7 +104,7 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 	}
 	v := View{
 		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Accepted: s.invite.accepted,
-		Keepers: s.ledger.keepers(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
+		Keepers: s.ledger.keepers(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
 		Started: s.started, Ended: s.ended,
 	}
 	for i := range s.ledger.stages {

@@ -41,7 +41,7 @@ func chaos(t *testing.T, n uint64) {
 		reduce(uint64(w.rng.IntN(2) * 4))(s)
 		s.Array = uint64(20 + w.rng.IntN(200))
 	})
-	if !w.Run(time.Minute, func() bool { v, _ := w.Peers[0].View(id); return v.Accepted }) {
+	if !w.Run(time.Minute, func() bool { v, _ := w.Peers[0].View(id); return v.Accepted || v.Ended > 0 }) {
 		t.Fatal("not accepted in a minute")
 	}
 	// At most R = 3 peers are down at a time: what the promise covers.
