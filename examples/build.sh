@@ -26,7 +26,7 @@ failed=0
 build() { # SOURCE FLAGS...
 	source=$1 wasm=${1%.c}.wasm
 	shift
-	clang-14 --target=wasm32-wasi -O2 -Wall -Werror -c -o "$work/object.o" "$source"
+	clang-14 --target=wasm32-wasi -O2 -Wall -Werror -I sandbox/guest -c -o "$work/object.o" "$source"
 	clang-14 --target=wasm32-wasi -Wl,-s -o "$work/linked.wasm" "$work/object.o" "$@" # without -O: it would call wasm-opt
 	wasm-opt --mvp-features --enable-simd -O2 --strip-debug --strip-producers -o "$work/out.wasm" "$work/linked.wasm"
 	if [ -z "$check" ]; then
@@ -44,5 +44,7 @@ build examples/noop/noop.c -nostdlib -Wl,--no-entry -Wl,-z,stack-size=16
 build examples/index/index.c
 build examples/burn/burn.c
 build examples/wordcount/wordcount.c
+build examples/longcount/longcount.c
 build sandbox/testdata/contract/contract.c -lm
+build sandbox/testdata/autosave/autosave.c
 exit $failed

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
@@ -80,7 +81,7 @@ func serve(args []string) error {
 		if q.Compile {
 			a = w.compile(q)
 		} else {
-			a, body = w.runTask(q)
+			a, body = w.runTask(q, out)
 		}
 		if err := writeFrame(out, a, body); err != nil {
 			return err
@@ -133,7 +134,8 @@ func (w *worker) module(id string) (module, error) {
 	return m, nil
 }
 
-func (w *worker) runTask(q request) (response, []byte) {
+// runTask runs a task; what is to be known meanwhile goes to out.
+func (w *worker) runTask(q request, out io.Writer) (response, []byte) {
 	t := q.Task
 	limitMemory(w.memory + t.Limits.Memory)
 	started := cpuTime()
@@ -144,20 +146,30 @@ func (w *worker) runTask(q request) (response, []byte) {
 	if err != nil {
 		return response{HostError: err.Error()}, nil
 	}
-	sys, err := wasi.New(wasi.Config{
+	r := &reporter{out: out, scratch: q.Scratch, every: q.Every, last: time.Now()}
+	cfg := wasi.Config{
 		Args: t.Args, Env: t.Env, Stdin: t.Stdin, In: wasiFiles(t.In),
 		Disk: t.Limits.Disk, Output: t.Limits.Output, Log: t.Limits.Log,
 		Deterministic: t.Deterministic, Seed: t.Seed,
-		Scratch: q.Scratch, LogPath: t.Log,
-	})
+		Scratch: q.Scratch, LogPath: t.Log, State: t.State,
+		Checkpoint: r.checkpoint, Progress: r.report,
+	}
+	if r.auto = t.Auto; r.auto > 0 && r.every > 0 && !m.checkpoints() {
+		cfg.Unsaved = r.unsaved
+	}
+	sys, err := wasi.New(cfg)
+	if errors.Is(err, wasi.ErrState) {
+		return response{BadState: firstLine(err.Error())}, nil
+	}
 	if err != nil {
 		return response{HostError: err.Error()}, nil
 	}
+	r.sys = sys
 	a, body, err := w.run(sys, m, t)
 	if err := errors.Join(err, sys.Close()); err != nil {
 		return response{HostError: err.Error()}, nil
 	}
-	a.Scratched = sys.Scratched()
+	a.Scratched = sys.Scratched() || r.count > 0
 	a.CPU = cpuTime() - started
 	return a, body
 }
@@ -193,7 +205,7 @@ func (w *worker) run(sys *wasi.System, m module, t Task) (response, []byte, erro
 	case stop.Kind == wasi.StopExit:
 		a.Class, a.Exit, a.Reason = ClassExit, stop.Code, fmt.Sprintf("exit status %d", stop.Code)
 	case stop.Kind == wasi.StopDisk:
-		a.Class, a.Reason = ClassDisk, fmt.Sprintf("more than %d bytes of files in /out and /tmp", t.Limits.Disk)
+		a.Class, a.Reason = ClassDisk, fmt.Sprintf("more than %d bytes of files in /out, /tmp and /state", t.Limits.Disk)
 	case stop.Kind == wasi.StopOutput:
 		a.Class, a.Reason = ClassOutput, fmt.Sprintf("more than %d bytes of output", t.Limits.Output)
 	default:

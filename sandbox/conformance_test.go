@@ -29,6 +29,8 @@ var conformance = []struct {
 	{"tree", contractTask("tree")},
 	{"clock", contractTask("clock")},
 	{"random", contractTask("random")},
+	{"state", contractTask("state", "5")},
+	{"state-files", contractTask("state-files")},
 	{"floats", contractTask("floats")},
 	{"exit-0", contractTask("exit", "0")},
 	{"exit-1", contractTask("exit", "1")},
@@ -42,10 +44,13 @@ var conformance = []struct {
 	{"endless-log", contractTask("endless-log")},
 	{"endless-out", contractTask("endless-out")},
 	{"endless-tmp", contractTask("endless-tmp")},
+	{"endless-state", contractTask("endless-state")},
 	{"sparse", contractTask("sparse")},
 	{"many-outputs", contractTask("outputs", "300")},
 	{"too-many-outputs", contractTask("outputs", "10001")},
 	{"binary", contractTask("binary")},
+	{"autosave", func(t *testing.T) Task { return newTask(t, autosaveWasm, "5") }},
+	{"longcount", func(t *testing.T) Task { return newTask(t, longcountWasm, "3", "1") }},
 	{"noop", func(t *testing.T) Task { return newTask(t, noopWasm) }},
 	{"index", func(t *testing.T) Task {
 		task := newTask(t, "../examples/index/index.wasm")
@@ -56,6 +61,7 @@ var conformance = []struct {
 	{"wordcount", withStdin(wordcountTask("count"), strings.Repeat("The quick, brown fox; the QUICK dog's tail 7x8y\n", 3000))},
 	{"wordcount-merge", withStdin(wordcountTask("merge"), "a 1\nb 22\na 41\nzz 18446744073709551600\n")},
 	{"go-hash", withStdin(goTask("../examples/hash", "hash"), "abc")},
+	{"go-collatz", goTask("../examples/collatz", "collatz", "2000000")},
 	{"go-guest", withIn(goTask("./testdata/guest", "guest"))},
 }
 
@@ -95,7 +101,7 @@ func withIn(make func(*testing.T) Task) func(*testing.T) Task {
 var goPrograms sync.Map // by package: func() (string, error)
 
 // goTask builds a Go program once a run of the tests.
-func goTask(pkg, name string) func(*testing.T) Task {
+func goTask(pkg, name string, args ...string) func(*testing.T) Task {
 	return func(t *testing.T) Task {
 		build, _ := goPrograms.LoadOrStore(pkg, sync.OnceValues(func() (string, error) {
 			dir, err := os.MkdirTemp("", "sandbox-test-")
@@ -114,7 +120,7 @@ func goTask(pkg, name string) func(*testing.T) Task {
 		if err != nil {
 			t.Fatal(err)
 		}
-		task := newTask(t, wasm)
+		task := newTask(t, wasm, args...)
 		task.Limits.Memory = 128 << 20
 		return task
 	}

@@ -22,6 +22,8 @@ type engine interface {
 type module interface {
 	// minMemory is the linear memory in bytes that the program starts with.
 	minMemory() int64
+	// checkpoints reports whether the program imports checkpoint, and so chooses itself when its state is whole.
+	checkpoints() bool
 	// run runs the program from its beginning to its end. That it stopped for a reason of the system's is not an error.
 	run(sys *wasi.System, memory int64) (ending, error)
 	close()
@@ -49,10 +51,13 @@ type hostFunction struct {
 	call   func(sys *wasi.System, args []uint64)
 }
 
-// hostFunctions are the imports that the mesh offers. A checkpoint is not taken here: the call only marks where it could be.
+// checkpointName is the import that a program calls when its /state is whole.
+const checkpointName = "checkpoint"
+
+// hostFunctions are the imports that the mesh offers.
 func hostFunctions() []hostFunction {
 	return []hostFunction{
-		{name: "checkpoint", call: func(*wasi.System, []uint64) {}},
-		{name: "progress", params: "i", call: func(sys *wasi.System, a []uint64) { sys.SetProgress(uint32(a[0])) }},
+		{name: checkpointName, call: func(sys *wasi.System, _ []uint64) { sys.Checkpoint() }},
+		{name: "progress", params: "i", call: func(sys *wasi.System, a []uint64) { sys.Progress(uint32(a[0])) }},
 	}
 }

@@ -148,6 +148,11 @@ func (e *wasmtimeEngine) load(dir string) (module, error) {
 			loaded.memory = int64(min(t.Minimum(), 1<<16)) * WasmPage
 		}
 	}
+	for _, x := range m.Imports() {
+		if name := x.Name(); x.Module() == hostModule && name != nil && *name == checkpointName {
+			loaded.saves = true
+		}
+	}
 	return loaded, nil
 }
 
@@ -160,9 +165,12 @@ type wasmtimeModule struct {
 	engine *wasmtimeEngine
 	module *wasmtime.Module
 	memory int64
+	saves  bool
 }
 
 func (m *wasmtimeModule) minMemory() int64 { return m.memory }
+
+func (m *wasmtimeModule) checkpoints() bool { return m.saves }
 
 func (m *wasmtimeModule) close() { m.module.Close() }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -139,6 +140,13 @@ func (m *wazeroModule) minMemory() int64 {
 		return int64(memory.Min()) * WasmPage
 	}
 	return 0
+}
+
+func (m *wazeroModule) checkpoints() bool {
+	return slices.ContainsFunc(m.compiled.ImportedFunctions(), func(f api.FunctionDefinition) bool {
+		module, name, _ := f.Import()
+		return module == hostModule && name == checkpointName
+	})
 }
 
 func (m *wazeroModule) close() {

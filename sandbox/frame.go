@@ -11,7 +11,7 @@ import (
 )
 
 // A child says with an empty response that it is ready; then the pool sends one request at a time, and the child a response
-// to each, over two pipes. A message is the length of a
+// to each, over two pipes; before the one to a task, it may send responses with a Notice alone. A message is the length of a
 // header and of a body, four bytes each, little-endian; the header as JSON; the body, which has the bytes of contents
 // that are returned inline. The child runs foreign code: the pool takes nothing that it says for a path or a size.
 const (
@@ -25,12 +25,16 @@ type request struct {
 	Compile bool `json:",omitempty"`
 	Task    Task
 	Scratch string
+	Every   time.Duration `json:",omitempty"` // least time between snapshots; 0 for none at all
 }
 
 // response is the child's answer.
 type response struct {
 	Uncompiled bool   `json:",omitempty"` // there is no code for the program in the cache: compile it and ask again
 	HostError  string `json:",omitempty"` // the host failed, no fault of the program
+	BadState   string `json:",omitempty"` // why the task's state cannot be restored; nothing was run
+
+	Notice *notice `json:",omitempty"` // the task goes on, and nothing else is set
 
 	Class      Class
 	Exit       int32

@@ -26,6 +26,11 @@ type Config struct {
 	CacheBytes     int64         // bytes of compiled code on disk; the program in use may pass it. Default 1 GiB
 	CompileTimeout time.Duration // wall time of a compilation. Default 2 min: a 3 MB program takes 2 s
 	ChildMemory    int64         // bytes of memory of a child beside the linear memory of its program, compiler included. Default 3 GiB
+	IdleTimeout    time.Duration // a child without a task is ended after it; 0 for never. Default 30 s
+
+	// CheckpointEvery is the least wall time between two snapshots of a task, and until its first: calls of the program in
+	// between do nothing. Where snapshots take long it is longer, so that they cost a tenth of the time. Default 1 s
+	CheckpointEvery time.Duration
 
 	Log *slog.Logger // Default: discards
 }
@@ -35,6 +40,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxProgram: 64 << 20, CacheBytes: 1 << 30,
 		CompileTimeout: 2 * time.Minute, ChildMemory: 3 << 30,
+		IdleTimeout: 30 * time.Second, CheckpointEvery: time.Second,
 		Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -54,6 +60,8 @@ func (c Config) Validate() error {
 	check(c.CacheBytes >= 0, "CacheBytes must not be negative")
 	check(c.CompileTimeout > 0, "CompileTimeout must be more than 0")
 	check(c.ChildMemory >= 512<<20, "ChildMemory must be at least 512 MiB")
+	check(c.IdleTimeout >= 0, "IdleTimeout must not be negative")
+	check(c.CheckpointEvery > 0, "CheckpointEvery must be more than 0")
 	check(c.Log != nil, "Log is required")
 	return errors.Join(errs...)
 }
@@ -94,6 +102,9 @@ type Pool struct {
 	users  sync.WaitGroup        // calls under way and processes dying
 	idle   []*process            // the one used last is last: its memory is warm
 	known  map[string]*knowledge // by program ID
+
+	watcher *time.Timer   // of idle children; nil if none is due
+	warming chan struct{} // closed when the child that Warm starts is there; nil if there is none
 }
 
 // knowledge is what came of compiling a program, once done is closed.
@@ -149,6 +160,9 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closed = true
+	if p.watcher != nil {
+		p.watcher.Stop()
+	}
 	p.mu.Unlock()
 	p.cancel(ErrClosed)
 	p.users.Wait()
@@ -170,28 +184,6 @@ func (p *Pool) enter(ctx context.Context) (_ context.Context, leave func(), err 
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(p.closing, func() { cancel(ErrClosed) })
 	return ctx, func() { stop(); cancel(nil); p.users.Done() }, nil
-}
-
-// take gives an idle child, or starts one.
-func (p *Pool) take(ctx context.Context) (*process, error) {
-	p.mu.Lock()
-	for len(p.idle) > 0 {
-		c := p.idle[len(p.idle)-1]
-		p.idle = p.idle[:len(p.idle)-1]
-		if c.alive() {
-			p.mu.Unlock()
-			return c, nil
-		}
-		_ = c.out.Close()
-	}
-	p.mu.Unlock()
-	return p.spawner.start(ctx)
-}
-
-func (p *Pool) giveBack(c *process) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.idle = append(p.idle, c)
 }
 
 // bury ends a child that is of no more use, in the background: a large memory takes a while to free.
@@ -295,7 +287,7 @@ func (p *Pool) compileOnce(ctx context.Context, program ProgramRef) error {
 		return err
 	}
 	defer p.bury(c, "")
-	a, _, err := c.exchange(ctx, &request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout)
+	a, _, err := c.exchange(ctx, &request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout, nil)
 	switch {
 	case errors.Is(err, errTimeout):
 		return fmt.Errorf("%w: it takes more than %v to compile: %w", ErrProgram, p.cfg.CompileTimeout, err)

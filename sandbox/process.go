@@ -27,6 +27,7 @@ type process struct {
 	reader *bufio.Reader // of out
 	stderr tail
 	dead   chan struct{} // closed when the process is gone and reaped
+	since  time.Time     // when it became idle
 }
 
 // spawner starts processes, all from one thread that lives as long as the pool: Linux kills a child when the thread that
@@ -79,7 +80,7 @@ func (s *spawner) start(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err = p.exchange(ctx, nil, startTimeout); err != nil {
+	if _, _, err = p.exchange(ctx, nil, startTimeout, nil); err != nil {
 		p.kill()
 		if errors.Is(err, errCrashed) || errors.Is(err, errTimeout) {
 			err = fmt.Errorf("sandbox: start child %q: %w: %s", s.command, err, p.epitaph())
@@ -154,9 +155,9 @@ type writeError struct{ error }
 
 func (e writeError) Unwrap() error { return e.error }
 
-// exchange sends a request, unless it is nil, and waits for the child's message. After an error the process is dead or
-// dying and must be closed.
-func (p *process) exchange(ctx context.Context, q *request, limit time.Duration) (response, []byte, error) {
+// exchange sends a request, unless it is nil, and waits for the child's message; notices that come before it go to hear, which
+// does not wait and may be nil where there can be none. After an error the process is dead or dying and must be closed.
+func (p *process) exchange(ctx context.Context, q *request, limit time.Duration, hear func(notice) error) (response, []byte, error) {
 	var a response
 	deadline := time.Now().Add(limit)
 	if err := errors.Join(p.in.SetWriteDeadline(deadline), p.out.SetReadDeadline(deadline)); err != nil {
@@ -171,8 +172,16 @@ func (p *process) exchange(ctx context.Context, q *request, limit time.Duration)
 		}
 	}
 	var body []byte
-	if err == nil {
-		body, err = readFrame(p.reader, &a)
+	for err == nil {
+		a = response{}
+		if body, err = readFrame(p.reader, &a); err != nil || a.Notice == nil {
+			break
+		}
+		if hear == nil {
+			err = errors.New("sandbox: a notice without a task")
+		} else {
+			err = hear(*a.Notice)
+		}
 	}
 	if !stop() {
 		return a, nil, context.Cause(ctx)

@@ -12,8 +12,9 @@ import (
 )
 
 // Run runs a task, in one slot, and waits until it has ended. Whatever the program does is told by the Result; an error
-// is no fault of the program: the task is not valid, the host failed (a file is missing, its disk is full), the
-// context ended (the error wraps its cause; the child is killed and Run returns at once), or the pool was closed.
+// is no fault of the program: the task is not valid, its state cannot be restored (ErrState), the host failed (a file is
+// missing, its disk is full), the context ended (the error wraps its cause; the child is killed and Run returns as soon as
+// the task's callbacks have), or the pool was closed.
 func (p *Pool) Run(ctx context.Context, t Task) (Result, error) {
 	if err := errors.Join(t.Validate(), p.mayLog(t.Log)); err != nil {
 		return Result{}, err
@@ -66,9 +67,15 @@ func (p *Pool) attempt(ctx context.Context, t Task) (Result, error) {
 // runIn runs a task in a child, and puts the child back or ends it. The task has not been started if again is set.
 func (p *Pool) runIn(ctx context.Context, c *process, t Task) (_ Result, again bool, _ error) {
 	scratch := p.scratch()
+	q := &request{Task: t, Scratch: scratch}
+	if t.Checkpoint != nil {
+		q.Every = p.cfg.CheckpointEvery
+	}
+	courier := newCourier(ctx, &t, scratch, p.cfg.Log)
 	begin := time.Now()
-	a, body, err := c.exchange(ctx, &request{Task: t, Scratch: scratch}, t.Limits.Timeout+killGrace)
+	a, body, err := c.exchange(ctx, q, t.Limits.Timeout+killGrace, courier.take)
 	wall := time.Since(begin)
+	courier.end(err == nil && a.Class.Completed())
 	if err != nil {
 		var lost writeError
 		if errors.As(err, &lost) {
@@ -84,6 +91,9 @@ func (p *Pool) runIn(ctx context.Context, c *process, t Task) (_ Result, again b
 	}
 	if a.HostError != "" {
 		return Result{}, false, errors.Join(errors.New(a.HostError), os.RemoveAll(scratch))
+	}
+	if a.BadState != "" {
+		return Result{}, false, errors.Join(fmt.Errorf("%w: %s", ErrState, a.BadState), os.RemoveAll(scratch))
 	}
 	r, err := received(a, body, t, scratch)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package sandbox runs one task: a WASI preview-1 command module, in a child process, under limits.
 //
 // A Pool has a number of slots. Each slot has a child process that is started when first needed, kept for further
-// tasks, and killed when a task is cancelled or passes its time limit; a crash or a memory bomb stays in the child.
+// tasks, killed when a task is cancelled or passes its time limit, and ended when it has had none for a while; a crash or
+// a memory bomb stays in the child.
 // Children never outlive the process that made the pool, however that one ends. Modules are compiled once, in a child,
 // into a cache on disk that only this peer's own files are loaded from.
 //
@@ -10,17 +11,39 @@
 // is the engine's wall alone; Windows has no way to hand a child its pipes, and no pool.
 //
 // What a program sees is the contract of docs/design.md section 7: arguments, environment, standard input, /in
-// read-only, /out and /tmp writable, nothing else: no network, no host file, no clock or random source but its own
+// read-only, /out, /tmp and /state writable, nothing else: no network, no host file, no clock or random source but its own
 // unless the task is nondeterministic. Package wasi has all of it, for both engines: wasmtime where cgo is there at build
 // time, wazero otherwise. Results do not depend on the engine, NaNs included, with two exceptions that
 // WebAssembly leaves open: the depth at which recursion overflows the engine's stack (at least 512 KiB of native stack), and
 // how large a table can grow.
+//
+// # Checkpoints
+//
+// At a checkpoint the pool hands its caller a Snapshot of /state, with the position of the deterministic clock and random
+// source. A run that is given it begins at _start, as every run does, and finds /state as it was: nothing else survives, memory
+// included. So a program that wants to go on
+//
+//   - writes to /state all that it needs to go on, its output so far included: what it had written to standard output,
+//     /out and /tmp is gone, and only what the last run writes counts. Moving a file from /state to /out at the end is free;
+//   - reads /state at its start, and skips what it has done: standard input and /in are there from the beginning;
+//   - calls mesh.checkpoint when /state is whole, as often as it likes: Config.CheckpointEvery says how often it counts.
+//
+// Then the run that goes on gives the same bytes as one that was never interrupted, also if it draws random numbers or reads the
+// clock in between, as long as it does not do so before it has read /state, where the runtimes of some languages do (Go's
+// seeds its maps and math/rand): such a program keeps a generator of its own in /state. Time stamps and inode numbers
+// are not restored.
+//
+// Of a program that does not import mesh.checkpoint snapshots can be taken all the same (Task.Auto), after one of its calls, when
+// no file in /state is open for writing. It sees then what it would see had it been killed there on its own machine with the
+// disk left as it was; a program that writes a file beside the old one and renames it is always right. One that keeps a
+// file in /state open for writing is never snapshotted.
 //
 // The package does not know what a job is, fetches nothing, keeps no results and retries nothing.
 package sandbox
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +86,7 @@ type File struct {
 // Limits are a task's limits as its program sees them, all of them required. Bytes, but for Timeout.
 type Limits struct {
 	Memory  int64         // linear memory; a program that asks for more sees its allocation fail
-	Disk    int64         // file contents in /out and /tmp together; passing it stops the program (ClassDisk)
+	Disk    int64         // file contents in /out, /tmp and /state together; passing it stops the program (ClassDisk)
 	Output  int64         // standard output and file contents in /out; passing it stops the program (ClassOutput)
 	Log     int64         // standard error that is kept; what is more is dropped and the program goes on
 	Timeout time.Duration // wall time of the run, compilation apart (ClassTimeout)
@@ -85,6 +108,16 @@ type Task struct {
 	// Log is a host file, beneath one of Config.Logs, that standard error is appended to while the task runs; it should be
 	// a new one, and is made at the first byte. With "" the log comes with the result alone, and is lost if the child is killed.
 	Log string
+
+	State string        // host file with a Snapshot of an earlier run of the same task, "" to start with an empty /state
+	Auto  time.Duration // wall time between snapshots of a program that calls for none itself; 0 for none
+
+	// Checkpoint is given each new Snapshot while the task runs; with nil there are none. It is not called for one that a newer
+	// one has overtaken, nor after the program has ended well. Progress is given how far the program says it is, in
+	// permille, at most twice a second. Both are called from one goroutine that Run waits for, one at a time; ctx ends
+	// when Run's does, or the snapshot is of no more use.
+	Checkpoint func(ctx context.Context, s Snapshot) `json:"-"`
+	Progress   func(permille int)                    `json:"-"`
 }
 
 // Validate reports every fault of a task at once.
@@ -112,10 +145,13 @@ func (t Task) Validate() error {
 			fail("file for /in: %w", err)
 		}
 	}
-	for _, path := range append([]string{t.Program.Path, t.Stdin, t.Log}, paths(t.In)...) {
+	for _, path := range append([]string{t.Program.Path, t.Stdin, t.Log, t.State}, paths(t.In)...) {
 		if !utf8.ValidString(path) {
 			fail("host path %q is not UTF-8", path)
 		}
+	}
+	if t.Auto < 0 {
+		fail("time between snapshots: %v is negative", t.Auto)
 	}
 	l := t.Limits
 	if l.Memory < WasmPage || l.Disk < 0 || l.Output < 0 || l.Log < 0 || l.Timeout <= 0 {

@@ -57,8 +57,10 @@ func newPool(t testing.TB, cfg Config) *Pool {
 }
 
 const (
-	contractWasm = "testdata/contract/contract.wasm"
-	noopWasm     = "../examples/noop/noop.wasm"
+	contractWasm  = "testdata/contract/contract.wasm"
+	autosaveWasm  = "testdata/autosave/autosave.wasm"
+	noopWasm      = "../examples/noop/noop.wasm"
+	longcountWasm = "../examples/longcount/longcount.wasm"
 )
 
 // newTask is a deterministic task with small limits and all the time that a loaded machine may need.

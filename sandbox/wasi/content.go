@@ -132,7 +132,7 @@ func (s *System) charge(a *area, n int64) errno {
 	a.used += n
 	switch {
 	case n <= 0:
-	case s.outArea.used+s.tmpArea.used > s.cfg.Disk:
+	case s.outArea.used+s.tmpArea.used+s.stateArea.used > s.cfg.Disk:
 		s.halt(StopDisk, 0, nil)
 	case s.outArea.used+s.stdout.size > s.cfg.Output:
 		s.halt(StopOutput, 0, nil)

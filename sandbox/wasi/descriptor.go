@@ -145,6 +145,7 @@ func fdAllocate(s *System, _ *memory, a []uint64) errno {
 	if off+n <= d.file.size {
 		return 0
 	}
+	d.node.area.revision++
 	return s.resize(d.file, d.node.area, off+n)
 }
 

@@ -20,6 +20,9 @@ func (s *System) Call(f *Function, guest []byte, args []uint64) uint32 {
 	if m.fault {
 		e = eFault
 	}
+	if s.cfg.Unsaved != nil && s.Unsaved() && s.stop == nil {
+		s.cfg.Unsaved()
+	}
 	return uint32(e)
 }
 

@@ -71,7 +71,8 @@ func pathFilestatSetTimes(s *System, m *memory, a []uint64) errno {
 	return s.setTimes(p.node, a[4], a[5], uint32(a[6]))
 }
 
-// pathLink gives a file a second name, in the same area.
+// pathLink gives a file a second name, in the same area. In /state a file has one name: a state has no links, so that it
+// cannot be larger than the files that it is made of.
 func pathLink(s *System, m *memory, a []uint64) errno {
 	old, e := s.at(m, a[0], a[2], a[3], a[1]&1 != 0)
 	if e != 0 {
@@ -96,6 +97,9 @@ func pathLink(s *System, m *memory, a []uint64) errno {
 	}
 	if old.node.area != p.dir.area {
 		return eXdev
+	}
+	if p.dir.area == s.stateArea {
+		return ePerm
 	}
 	if s.nodes >= MaxNodes {
 		return eNospc
@@ -215,7 +219,7 @@ func pathUnlinkFile(s *System, m *memory, a []uint64) errno {
 	return 0
 }
 
-// pathRename moves a name. Between /out and /tmp it moves links and files that have one name; a directory stays within
+// pathRename moves a name. Between /out, /tmp and /state it moves links and files that have one name; a directory stays within
 // its area.
 func pathRename(s *System, m *memory, a []uint64) errno {
 	old, e := s.at(m, a[0], a[1], a[2], false)

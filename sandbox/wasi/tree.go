@@ -21,11 +21,12 @@ type node struct {
 	atim, mtim, ctim uint64
 }
 
-// area is a part of the tree with rules of its own: the root with /in, /out, or /tmp.
+// area is a part of the tree with rules of its own: the root with /in, /out, /tmp, or /state.
 type area struct {
 	writable bool
 	device   uint64
-	used     int64 // bytes of file contents
+	used     int64  // bytes of file contents
+	revision uint64 // counts changes
 }
 
 // plant makes the tree that a program starts with.
@@ -33,11 +34,13 @@ func (s *System) plant() error {
 	fixed := &area{device: 1}
 	s.outArea = &area{writable: true, device: 2}
 	s.tmpArea = &area{writable: true, device: 3}
+	s.stateArea = &area{writable: true, device: 4}
 	s.root = s.newNode(typeDirectory, fixed)
 	s.root.links = 1
 	in := s.attach(s.root, "in", s.newNode(typeDirectory, fixed))
 	s.out = s.attach(s.root, "out", s.newNode(typeDirectory, s.outArea))
 	s.tmp = s.attach(s.root, "tmp", s.newNode(typeDirectory, s.tmpArea))
+	s.state = s.attach(s.root, "state", s.newNode(typeDirectory, s.stateArea))
 	for _, f := range s.cfg.In {
 		if err := ValidName(f.Name); err != nil {
 			return fmt.Errorf("wasi: file for /in: %w", err)
@@ -132,6 +135,7 @@ func (s *System) detach(dir *node, name string) {
 func (s *System) touch(n *node) {
 	n.mtim = s.stamp()
 	n.ctim = n.mtim
+	n.area.revision++
 }
 
 // sorted is the names in a directory in byte order.

@@ -4,7 +4,7 @@
 // the order of a directory, an inode number, a time stamp, a descriptor number or an error code. With
 // Config.Deterministic the clock and the random source are functions of the seed alone.
 //
-// The guest's tree exists in memory only: /in is read-only, /out and /tmp are writable. File contents are held in
+// The guest's tree exists in memory only: /in is read-only, /out, /tmp and /state are writable. File contents are held in
 // memory while they are small and in numbered host files when they grow, so no name chosen by a guest ever becomes a
 // host path, and there is nothing for a guest to escape to. There are no sockets, no processes and no signals.
 //
@@ -58,7 +58,7 @@ type Config struct {
 	Stdin string   // host file, or "" for an empty input
 	In    []File
 
-	Disk   int64 // bytes of file contents in /out and /tmp together; passing it stops the program
+	Disk   int64 // bytes of file contents in /out, /tmp and /state together; passing it stops the program
 	Output int64 // bytes of standard output and file contents in /out together; passing it stops the program
 	Log    int64 // bytes of standard error that are kept; what is more is dropped
 
@@ -67,6 +67,14 @@ type Config struct {
 
 	Scratch string // host directory for contents that do not stay in memory; made when first needed
 	LogPath string // host file that standard error is appended to as it is written; made at the first byte. "" for none
+
+	State string // host file with a state to go on from (see SaveState); "" for an empty /state
+
+	// What to call, between two steps of the program, or nil: when the program calls for a checkpoint, when a call has ended
+	// while /state is Unsaved, and when the program says how far it is, in permille.
+	Checkpoint func()
+	Unsaved    func()
+	Progress   func(permille uint32)
 }
 
 // StopKind says why a program may not go on.
@@ -94,22 +102,24 @@ type System struct {
 	clock clock
 	rng   *rand.ChaCha8
 
-	root, out, tmp *node
-	nodes          int
-	lastInode      uint64
-	lastFile       int
-	held           int64
-	outArea        *area
-	tmpArea        *area
-	stdin          *content
-	stdout         *stream
-	log            *stream
+	root, out, tmp, state *node
+	nodes                 int
+	lastInode             uint64
+	lastFile              int
+	held                  int64
+	outArea               *area
+	tmpArea               *area
+	stateArea             *area
+	saved                 uint64 // stateArea.revision that is in a state file
+	stdin                 *content
+	stdout                *stream
+	log                   *stream
 
-	progress uint32
-	stop     *Stop
+	stop *Stop
 }
 
-// New makes the system that a program starts with: descriptors 0 to 2, and 3 for the root directory.
+// New makes the system that a program starts with: descriptors 0 to 2, and 3 for the root directory. With Config.State, what it
+// says is in /state, and the deterministic clock and random source go on where they were.
 func New(cfg Config) (*System, error) {
 	s := &System{cfg: cfg}
 	if cfg.Deterministic {
@@ -130,6 +140,11 @@ func New(cfg Config) (*System, error) {
 		{out: s.log, write: true, rights: rightsStream},
 		{node: s.root, rights: rightsDirectory, preopen: "/"},
 	}
+	if cfg.State != "" {
+		if err := s.restore(cfg.State); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -139,8 +154,19 @@ func (s *System) Stopped() *Stop { return s.stop }
 // Exit stops the program with an exit status.
 func (s *System) Exit(code int32) { s.halt(StopExit, code, nil) }
 
-// SetProgress records how far the program says it is, in permille.
-func (s *System) SetProgress(permille uint32) { s.progress = min(permille, 1000) }
+// Progress is the program's word for how far it is, in permille.
+func (s *System) Progress(permille uint32) {
+	if s.cfg.Progress != nil {
+		s.cfg.Progress(min(permille, 1000))
+	}
+}
+
+// Checkpoint is the program's call for a checkpoint.
+func (s *System) Checkpoint() {
+	if s.cfg.Checkpoint != nil {
+		s.cfg.Checkpoint()
+	}
+}
 
 func (s *System) halt(kind StopKind, code int32, err error) {
 	if s.stop == nil {
@@ -154,7 +180,8 @@ func (s *System) hostFault(err error) errno {
 	return eIO
 }
 
-// Close closes the host files that are open and removes those with what the program left in /tmp. Those with results stay.
+// Close closes the host files that are open and removes those with what the program left in /tmp and /state.
+// Those with results stay.
 func (s *System) Close() error {
 	var errs []error
 	for _, d := range s.fds {
@@ -163,10 +190,12 @@ func (s *System) Close() error {
 		}
 	}
 	s.fds = nil
-	errs = append(errs, s.eachFile(s.tmp, func(_ string, n *node) error {
-		s.discard(n)
-		return nil
-	}))
+	for _, dir := range []*node{s.tmp, s.state} {
+		errs = append(errs, s.eachFile(dir, func(_ string, n *node) error {
+			s.discard(n)
+			return nil
+		}))
+	}
 	errs = append(errs, s.stdout.close(), s.log.close())
 	return errors.Join(errs...)
 }

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mesh.h"
+
 extern char **environ;
 
 static void show(const char *path) {
@@ -202,6 +204,59 @@ static void floats(void) {
 	print_float("float", f);
 }
 
+static void state_files(void) {
+	save("/state/a", "text\n");
+	report("mkdir", mkdir("/state/dir", 0777));
+	report("symlink", symlink("dir/b", "/state/link"));
+	report("link", link("/state/a", "/state/a2"));
+	report("link across", link("/state/a", "/tmp/a2"));
+	report("rename", rename("/state/a", "/state/dir/b"));
+	save("/tmp/c", "scratch\n");
+	report("rename across", rename("/tmp/c", "/state/c"));
+	report("rename directory across", rename("/state/dir", "/out/dir"));
+	mesh_checkpoint();
+	mesh_progress(1001);
+	report("rename away", rename("/state/link", "/out/link"));
+	list("/state");
+	show("/state/dir/b");
+	show("/state");
+}
+
+// state does rounds that depend on the one before, on the clock and on the random source, and goes on from where /state says that
+// it was. Each round takes some tenths of spin in microseconds.
+static void state(long rounds, long spin) {
+	long round = 0;
+	uint64_t sum = 1;
+	FILE *f = fopen("/state/round", "r");
+	if (f) {
+		if (fscanf(f, "%ld %llu", &round, &sum) != 2) exit(9);
+		fclose(f);
+	} else if (mkdir("/state/dir", 0777) || mkdir("/state/dir/empty", 0777) || symlink("dir/lines", "/state/link"))
+		exit(9);
+	fprintf(stderr, "starts at %ld\n", round);
+	while (round < rounds) {
+		struct timespec t;
+		unsigned char b[5];
+		clock_gettime(CLOCK_REALTIME, &t);
+		getentropy(b, sizeof b);
+		for (volatile long i = 0; i < spin * 300; i++) sum = sum * 6364136223846793005u + (uint64_t)i;
+		for (size_t i = 0; i < sizeof b; i++) sum = sum * 31 + b[i];
+		sum = sum * 31 + (uint64_t)t.tv_nsec;
+		round++;
+		f = fopen("/state/dir/lines", "a");
+		fprintf(f, "%ld %020llu %lld.%09ld\n", round, sum, (long long)t.tv_sec, t.tv_nsec);
+		fclose(f);
+		f = fopen("/state/new", "w");
+		fprintf(f, "%ld %llu\n", round, sum);
+		fclose(f);
+		if (rename("/state/new", "/state/round")) exit(8);
+		mesh_checkpoint();
+		mesh_progress((uint32_t)(round * 1000 / rounds));
+	}
+	if (rename("/state/dir/lines", "/out/lines")) exit(7);
+	printf("%llu\n", sum);
+}
+
 static volatile int sink;
 static int recurse(int n) { return n == 0 ? 0 : recurse(n + 1) + sink; }
 
@@ -237,6 +292,12 @@ int main(int argc, char **argv) {
 		randoms();
 	else if (!strcmp(what, "floats"))
 		floats();
+	else if (!strcmp(what, "state"))
+		state(atol(argv[2]), argc > 3 ? atol(argv[3]) : 0);
+	else if (!strcmp(what, "state-files"))
+		state_files();
+	else if (!strcmp(what, "endless-state"))
+		endless(open("/state/f", O_WRONLY | O_CREAT, 0666));
 	else if (!strcmp(what, "exit"))
 		return atoi(argv[2]);
 	else if (!strcmp(what, "trap")) {
