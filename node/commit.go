@@ -19,6 +19,7 @@ type batch struct {
 	sync     bool
 	send     []market.Envelope
 	announce []market.Announce
+	drop     []market.Drop
 	changed  []protocol.JobID
 	waiting  []chan<- error // told when the batch is durable and sent, or why not
 	bytes    int            // about what it holds
@@ -38,6 +39,7 @@ func (b *batch) add(e market.Effects) {
 	b.persist = append(b.persist, e.Persist...)
 	b.send = append(b.send, e.Send...)
 	b.announce = append(b.announce, e.Announce...)
+	b.drop = append(b.drop, e.Drop...)
 	b.changed = append(b.changed, e.Changed...)
 	b.sync = b.sync || e.Sync
 	if len(e.Blocks) > 0 {
@@ -55,7 +57,7 @@ func (b *batch) add(e market.Effects) {
 
 func (b *batch) empty() bool {
 	return len(b.persist) == 0 && len(b.blocks) == 0 && !b.sync && len(b.send) == 0 &&
-		len(b.announce) == 0 && len(b.changed) == 0 && len(b.waiting) == 0
+		len(b.announce) == 0 && len(b.drop) == 0 && len(b.changed) == 0 && len(b.waiting) == 0
 }
 
 // answer tells those who wait how the batch ended.
@@ -158,6 +160,11 @@ func (c *diskCommitter) do(b *batch) error {
 	}
 	for i := range b.send {
 		c.send(b.send[i])
+	}
+	for _, d := range b.drop {
+		if err := c.pins.drop(d); err != nil {
+			return err
+		}
 	}
 	for i := range b.announce {
 		c.announce(b.announce[i])

@@ -87,8 +87,13 @@ func startMesh(t *testing.T, k int, change func(i int, cfg *Config)) []*testNode
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	patient := time.After(patience)
+	for !holds() {
+		select {
+		case <-look.C:
+		case <-patient:
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}

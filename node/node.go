@@ -247,15 +247,26 @@ func (n *Node) closeWork(ctx context.Context) {
 		}
 		return
 	}
+	polite, cancel := context.WithTimeout(ctx, flushGrace)
+	defer cancel()
+	n.leave(polite)
 	n.runner.close()
 	n.fetcher.close()
 	n.driver.close()
-	polite, cancel := context.WithTimeout(ctx, flushGrace)
-	defer cancel()
 	n.swarm.flush(polite)
 	n.query.close()
 	n.swarm.close()
 	n.wg.Wait()
+}
+
+// leave hands back what this peer holds. That it can't, because it has failed or never started, is no error here.
+func (n *Node) leave(ctx context.Context) {
+	if !n.driver.started.Load() {
+		return
+	}
+	if err := n.driver.settle(ctx, market.Leaving{}); err != nil {
+		n.log.Debug("ranges not handed back", "error", err)
+	}
 }
 
 func (n *Node) closeNetwork() (err error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/compute-mesh/mesh/chunkstore"
+	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
 )
@@ -45,6 +46,8 @@ type pins struct {
 // pinStore is what pins needs of the chunk store.
 type pinStore interface {
 	Pin(set string, roots ...cid.Cid) error
+	Unpin(set string) error
+	UnpinRoots(set string, roots ...cid.Cid) error
 	Hold() *chunkstore.Hold
 }
 
@@ -75,6 +78,17 @@ func (p *pins) release(hold *chunkstore.Hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.holds = append(p.holds, hold)
+}
+
+// drop ends the keeping of a file for a job or, where none is named, of all of it.
+func (p *pins) drop(d market.Drop) error {
+	if err := p.flush(); err != nil { // what was added before goes, too
+		return err
+	}
+	if d.Root.Defined() {
+		return p.store.UnpinRoots(setOf(d.Job), d.Root)
+	}
+	return p.store.Unpin(setOf(d.Job))
 }
 
 // full tells whether a flush is due without a commit that asks for one.

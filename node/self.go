@@ -212,16 +212,15 @@ func (b *backend) Version(context.Context) (api.Version, error) {
 	return v, nil
 }
 
-// Drain implements api.Daemon: running tasks are stopped, and other peers take them up; what this peer has to say is
-// said. Ranges are not handed back one by one: the others release them as soon as it has gone.
+// Drain implements api.Daemon: ranges are handed back, running tasks are stopped, what this peer has to say is said.
 func (b *backend) Drain(ctx context.Context) (api.Drained, error) {
 	n := b.n
 	if n.draining.Swap(true) {
 		return api.Drained{}, api.Errorf(api.KindConflict, "this peer is draining already")
 	}
 	n.log.Info("draining: no new work")
+	err := n.driver.settle(ctx, market.Leaving{})
 	n.runner.close()
-	err := n.driver.settle(ctx, market.Tick{})
 	n.swarm.flush(ctx)
 	time.AfterFunc(drainGrace, func() { n.fail(nil) })
 	return api.Drained{}, explain(err)
