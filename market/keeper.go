@@ -74,6 +74,10 @@ func (s *swarm) settleAccepted() {
 	if n >= s.manifest().Replicas && !s.invite.accepted {
 		s.invite.accepted = true
 		s.m.changed(s.id)
+		if s.keep != nil && s.manifest().Submitter == s.m.self {
+			s.spread = s.m.now.Mono // who joins when this peer is gone finds the other keepers
+			s.wakeAt(s.spread)
+		}
 	}
 }
 
