@@ -30,7 +30,7 @@ const (
 	// memoryLimit is what a peer's meshd may have in memory, whatever others send it.
 	memoryLimit = 300 << 20
 	// answerTime is how long a hostile peer waits until it is refused or answered.
-	answerTime = 200 * time.Millisecond
+	answerTime = 50 * time.Millisecond
 	// logLimit is what hostile peers may make a peer write to its log.
 	logLimit = 256 << 10
 )

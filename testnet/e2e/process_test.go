@@ -32,7 +32,7 @@ func taskProcesses(t *testing.T, pid int) (tasks []int) {
 // session is the session of a process that lives, zombies being none, else 0. Every meshd
 // of these tests leads one.
 func session(pid int) int {
-	fields := stat(pid)
+	fields := stat("/proc/" + strconv.Itoa(pid))
 	if len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
 		return 0
 	}
@@ -40,15 +40,22 @@ func session(pid int) int {
 	return id
 }
 
-// computes tells whether a process uses or waits for a CPU: an idle one sleeps.
+// computes tells whether a thread of a process uses or waits for a CPU: those of an idle
+// one sleep.
 func computes(pid int) bool {
-	fields := stat(pid)
-	return len(fields) > 0 && fields[0] == "R"
+	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
+	threads, _ := os.ReadDir(dir)
+	for _, thread := range threads {
+		if fields := stat(dir + thread.Name()); len(fields) > 0 && fields[0] == "R" {
+			return true
+		}
+	}
+	return false
 }
 
-// stat is the state, parent, group, session and more of a process: proc(5).
-func stat(pid int) []string {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// stat is the state, parent, group, session and more of a process or thread: proc(5).
+func stat(dir string) []string {
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return nil
 	}
