@@ -186,3 +186,20 @@ func noise(file string, size int64, seed uint64) error {
 	}
 	return f.Close()
 }
+
+// fill writes a file of copies of data, to the disk.
+func fill(file string, data []byte, size int64) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for size > 0 {
+		n, err := f.Write(data[:min(int64(len(data)), size)])
+		if err != nil {
+			return err
+		}
+		size -= int64(n)
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -47,7 +47,7 @@ func workloads() []workload {
 		{name: "noop", run: (*bench).noop},
 		{name: "words", run: (*bench).words, bare: (*bench).bareWords},
 		{name: "burn", rare: true, run: (*bench).burn, bare: (*bench).bareBurn},
-		{name: "transfer", run: (*bench).transfer},
+		{name: "transfer", run: (*bench).transfer, bare: (*bench).bareDisk},
 		{name: "idle", rare: true, run: (*bench).idle},
 	}
 }
@@ -304,6 +304,19 @@ func (b *bench) burn(ctx context.Context, s system, _ int) error {
 	}
 	b.figures.add("burn", s, r, r.wall.Seconds())
 	b.figures.add("burn cpu", s, r, r.cpu)
+	return nil
+}
+
+// bareDisk writes a file and waits until it is on the disk, as the import of it has to.
+func (b *bench) bareDisk(context.Context) error {
+	file := filepath.Join(b.dir, "noise")
+	defer os.Remove(file)
+	data := make([]byte, 1<<20)
+	r, err := measure(nil, func() error { return fill(file, data, b.file) })
+	if err != nil {
+		return err
+	}
+	b.figures.addIdeal("import", r, float64(b.file)/1e6/r.wall.Seconds())
 	return nil
 }
 
