@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,7 +39,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(guest.StateDir, "collatz.json")
+	path := filepath.Join(guest.StateDir, "collatz.state")
 	s, err := load(path)
 	if err != nil {
 		return err
@@ -78,11 +77,8 @@ func (s *search) advance(end uint64) {
 
 // save writes a new file beside the old one, so that there is always a whole one.
 func (s *search) save(path string) error {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	text := fmt.Sprintln(s.Next, s.Best, s.Steps, s.Total)
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
@@ -97,5 +93,6 @@ func load(path string) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, json.Unmarshal(b, s)
+	_, err = fmt.Sscan(string(b), &s.Next, &s.Best, &s.Steps, &s.Total)
+	return s, err
 }

@@ -223,14 +223,15 @@ static void state_files(void) {
 }
 
 // state does rounds that depend on the one before, on the clock and on the random source, and goes on from where /state says that
-// it was. Each round takes some tenths of spin in microseconds.
-static void state(long rounds, long spin) {
+// it was. Each round takes some tenths of spin in microseconds. At its first start it traps after that many rounds, if not 0.
+static void state(long rounds, long spin, long trap) {
 	long round = 0;
 	uint64_t sum = 1;
 	FILE *f = fopen("/state/round", "r");
 	if (f) {
 		if (fscanf(f, "%ld %llu", &round, &sum) != 2) exit(9);
 		fclose(f);
+		trap = 0;
 	} else if (mkdir("/state/dir", 0777) || mkdir("/state/dir/empty", 0777) || symlink("dir/lines", "/state/link"))
 		exit(9);
 	fprintf(stderr, "starts at %ld\n", round);
@@ -252,6 +253,7 @@ static void state(long rounds, long spin) {
 		if (rename("/state/new", "/state/round")) exit(8);
 		mesh_checkpoint();
 		mesh_progress((uint32_t)(round * 1000 / rounds));
+		if (round == trap) __builtin_trap();
 	}
 	if (rename("/state/dir/lines", "/out/lines")) exit(7);
 	printf("%llu\n", sum);
@@ -293,7 +295,7 @@ int main(int argc, char **argv) {
 	else if (!strcmp(what, "floats"))
 		floats();
 	else if (!strcmp(what, "state"))
-		state(atol(argv[2]), argc > 3 ? atol(argv[3]) : 0);
+		state(atol(argv[2]), argc > 3 ? atol(argv[3]) : 0, argc > 4 ? atol(argv[4]) : 0);
 	else if (!strcmp(what, "state-files"))
 		state_files();
 	else if (!strcmp(what, "endless-state"))
