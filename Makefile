@@ -20,7 +20,7 @@ ENGINE := $(if $(filter 1,$(CGO_ENABLED)),wasmtime,wazero)
 RACED := ./chunkstore ./dht ./node/... ./protocol ./sandbox/...
 
 STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
-LDFLAGS := -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim fuzz bench testnet generate wasm clean
