@@ -1,96 +1,130 @@
 package sim
 
 import (
+	"bufio"
+	_ "embed"
 	"flag"
 	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
-
-	"github.com/compute-mesh/mesh/job"
 )
 
 var (
-	seeds = flag.Int("seeds", 60, "how many seeds TestChaos runs")
-	seed  = flag.Uint64("seed", 0, "run only this seed")
+	seeds  = flag.Int("seeds", 20, "how many seeds TestChaos runs, beside those of seeds.txt")
+	seed   = flag.Uint64("seed", 0, "run only this seed")
+	period = flag.Duration("time", 0, "run new seeds for this long instead")
+	peers  = flag.Int("peers", 20, "peers of a simulated mesh")
 )
 
-// TestChaos draws loss, delay, crashes, restarts and partitions from each seed, heals
-// the world, and wants the job to end with every result right and all ledgers equal.
-// A failure prints the seed: go test ./testnet/sim -run TestChaos -seed=N replays it.
-func TestChaos(t *testing.T) {
-	first, last := uint64(1), uint64(*seeds)
-	if *seed != 0 {
-		first, last = *seed, *seed
-	}
-	for n := first; n <= last; n++ {
-		t.Run(fmt.Sprint(n), func(t *testing.T) { chaos(t, n) })
-		if t.Failed() {
-			t.Fatalf("replay with: go test ./testnet/sim -run TestChaos -seed=%d", n)
+// manySeeds is from how many on a run must have seen everything that Expected names.
+const manySeeds = 200
+
+// replayEvery is which seeds are run twice: one seed is one trace.
+const replayEvery = 25
+
+//go:embed seeds.txt
+var seedsText string
+
+// pastSeeds are those that once failed.
+func pastSeeds() []uint64 {
+	var list []uint64
+	lines := bufio.NewScanner(strings.NewReader(seedsText))
+	for lines.Scan() {
+		word, _, _ := strings.Cut(lines.Text(), " ")
+		if n, err := strconv.ParseUint(word, 10, 64); err == nil {
+			list = append(list, n)
 		}
 	}
+	return list
 }
 
-func chaos(t *testing.T, n uint64) {
-	t.Helper()
-	cfg := lan(n, 6)
-	w := New(cfg)
-	w.cfg.Loss = w.rng.IntN(3) * w.rng.IntN(60)
-	w.cfg.Duplicate = w.rng.IntN(50)
-	w.cfg.DelayMax = time.Duration(1+w.rng.IntN(80)) * time.Millisecond
-	id := submit(t, w, 0, func(s *job.Spec) {
-		reduce(uint64(w.rng.IntN(2) * 4))(s)
-		s.Array = uint64(20 + w.rng.IntN(200))
-	})
-	if !w.Run(time.Minute, func() bool { v, _ := w.Peers[0].View(id); return v.Accepted || v.Ended > 0 }) {
-		t.Fatal("not accepted in a minute")
+// summary is the last line of a run, printed by TestMain.
+var summary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if summary != "" {
+		fmt.Println(summary)
 	}
-	// At most R = 3 peers are down at a time: what the promise covers.
-	faults := w.rng.IntN(6)
-	down := 0
-	for range faults {
-		p := w.Peers[w.rng.IntN(len(w.Peers))]
-		w.After(time.Duration(w.rng.IntN(8000))*time.Millisecond, func() {
-			if !p.up || down == 3 {
-				return
+	os.Exit(code)
+}
+
+// source gives the seeds of a run, one after another.
+func source(started time.Time) func() (uint64, bool) {
+	var mu sync.Mutex
+	past := pastSeeds()
+	next := uint64(1)
+	if *period > 0 {
+		past, next = nil, uint64(started.UnixNano())
+	}
+	left := *seeds
+	return func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case *seed != 0:
+			n := *seed
+			if left < 0 {
+				return 0, false
 			}
-			down++
-			p.Crash(0)
-			w.After(time.Duration(100+w.rng.IntN(10000))*time.Millisecond, func() {
-				down--
-				p.Restart()
-			})
-		})
-	}
-	calm := faults == 0 && w.cfg.Loss == 0
-	if w.chance(400) {
-		calm = false
-		k := 1 + w.rng.IntN(4)
-		w.After(time.Duration(w.rng.IntN(5000))*time.Millisecond, func() {
-			w.Partition(func(a, b int) bool { return (a < k) != (b < k) })
-		})
-	}
-	w.After(20*time.Second, func() {
-		w.Partition(nil)
-		w.cfg.Loss, w.cfg.Duplicate = 0, 0
-	})
-	w.Run(w.Now()+21*time.Second, nil)
-	if !w.Run(w.Now()+3*time.Minute, func() bool { return w.Done(id) }) {
-		report(t, w, id)
-		t.Fatal("not done 3 minutes after the world was healed")
-	}
-	w.Run(w.Now()+30*time.Second, nil)
-	checkDone(t, w, id)
-	if calm {
-		checkTwice(t, w)
+			left = -1
+			return n, true
+		case len(past) > 0:
+			n := past[0]
+			past = past[1:]
+			return n, true
+		case *period > 0 && time.Since(started) > *period, *period == 0 && left == 0:
+			return 0, false
+		}
+		left--
+		next++
+		return next - 1, true
 	}
 }
 
-// checkTwice wants no task to have run twice.
-func checkTwice(t *testing.T, w *World) {
-	t.Helper()
-	for task, n := range w.Started {
-		if n > 1 {
-			t.Errorf("stage %d task %d ran %d times without a failure", task.Stage, task.Index, n)
-		}
+// TestChaos runs seeds, as many at once as there are processors. A violation is printed
+// with the command that replays it.
+func TestChaos(t *testing.T) {
+	started := time.Now()
+	next := source(started)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	counts := Counts{}
+	ran, violations := 0, 0
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for n, ok := next(); ok; n, ok = next() {
+				o := Chaos(n, *peers)
+				if n%replayEvery == 0 || *seed != 0 {
+					if again := Chaos(n, *peers); again.Trace != o.Trace {
+						o.Violations = append(o.Violations, fmt.Errorf("trace: two runs of one seed differ"))
+					}
+				}
+				mu.Lock()
+				ran++
+				counts.Add(o.Counts)
+				violations += len(o.Violations)
+				for _, v := range o.Violations {
+					t.Errorf("seed %d: %v", n, v)
+				}
+				if len(o.Violations) > 0 {
+					t.Logf("replay with: go test ./testnet/sim -run TestChaos -count=1 -peers=%d -seed=%d", *peers, n)
+				}
+				mu.Unlock()
+			}
+		})
 	}
+	wg.Wait()
+	if missing := counts.Missing(); ran >= manySeeds && len(missing) > 0 {
+		violations += len(missing)
+		t.Errorf("never seen in %d seeds: %s", ran, strings.Join(missing, ", "))
+	}
+	t.Logf("counts:\n%s", counts)
+	summary = fmt.Sprintf("seeds %d, violations %d, seconds %.0f", ran, violations, time.Since(started).Seconds())
 }

@@ -1,17 +1,12 @@
 package sim
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 
-	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/compute-mesh/mesh/protocol/insecure"
-	"github.com/ipfs/go-cid"
 )
 
 // Peer is a simulated meshd.
@@ -19,19 +14,28 @@ type Peer struct {
 	w      *World
 	Index  int
 	signer insecure.Signer
+	disk   disk
+	links  []bool // by peer: connected, as this one sees it
 
 	up          bool
-	life        int // grows with every crash: what was started before it is void
+	asleep      bool // suspended: not up, and not down
+	life        int  // grows with every crash: what was started before it is void
 	incarnation uint64
 	machine     *market.Machine
-	journal     []market.Entry    // durable
-	blocks      map[string][]byte // durable
 	runs        map[market.RunID]bool
 	queue       []market.Run
 	slots       int
-	wake        time.Duration
+	wake        time.Duration // local time
 	announced   []protocol.Announcement
-	busy        bool // inside step: effects are carried out by the outermost
+	owed        []string // pages that must be durable by the next sync
+	busy        bool     // inside step: effects are carried out by the outermost
+	doomed      int      // effects until it crashes; 0: it does not
+
+	// Its clocks.
+	started time.Duration // world time at which the monotonic clock was zero
+	base    time.Duration // and what it showed then
+	drift   int           // per mille that it runs fast
+	skew    time.Duration // of the wall clock
 }
 
 // ID is the peer's.
@@ -44,79 +48,168 @@ func (p *Peer) Up() bool { return p.up }
 func (p *Peer) View(id protocol.JobID) (market.View, bool) { return p.machine.View(id) }
 
 func (p *Peer) instant() market.Instant {
-	return market.Instant{Mono: p.w.now, Unix: epoch + p.w.now.Milliseconds()}
+	return market.Instant{Mono: p.local(p.w.now), Unix: epoch + (p.w.now + p.skew).Milliseconds()}
+}
+
+// local is the monotonic clock at a time of the world.
+func (p *Peer) local(at time.Duration) time.Duration {
+	return p.base + (at-p.started)*time.Duration(1000+p.drift)/1000
+}
+
+// global is the first time of the world at which the monotonic clock shows at.
+func (p *Peer) global(at time.Duration) time.Duration {
+	rate := time.Duration(1000 + p.drift)
+	return p.started + ((at-p.base)*1000+rate-1)/rate
 }
 
 // start makes the machine from the journal.
 func (p *Peer) start() {
+	w := p.w
+	p.disk.keep = p.keepOf
+	p.started, p.base = w.now, 0
+	if w.cfg.Drift > 0 {
+		p.drift = w.rng.IntN(2*w.cfg.Drift+1) - w.cfg.Drift
+		p.base = w.between(0, time.Hour)
+		w.Counts["fault: drifting clock"]++
+	}
+	if w.cfg.Skew > 0 {
+		p.skew = w.between(-w.cfg.Skew, w.cfg.Skew)
+		w.Counts["fault: wrong wall clock"]++
+	}
 	cfg := market.DefaultConfig()
 	cfg.Signer, cfg.Codec = p.signer, protocol.Codec{Verifier: insecure.Verifier{}}
-	cfg.Mesh, cfg.Seed = "sim", p.w.cfg.Seed<<16+uint64(p.Index)
-	p.incarnation = max(p.incarnation+1, uint64(epoch+p.w.now.Milliseconds()))
+	cfg.Mesh, cfg.Seed = "sim", w.cfg.Seed<<16+uint64(p.Index)
+	at := p.instant()
+	p.incarnation = max(p.incarnation+1, uint64(at.Unix))
 	cfg.Incarnation = p.incarnation
-	cfg.Slots, cfg.Memory = p.w.cfg.Slots, 16<<30
-	if p.w.cfg.Idle[p.Index] {
+	cfg.Slots, cfg.Memory = w.cfg.Slots, 16<<30
+	if w.cfg.Idle[p.Index] {
 		cfg.Slots = 0
 	}
-	if p.w.cfg.Market != nil {
-		p.w.cfg.Market(&cfg)
+	if w.cfg.Market != nil {
+		w.cfg.Market(&cfg)
 	}
 	p.slots = cfg.Slots
-	m, err := market.New(cfg, p.instant(), p.journal)
+	m, err := market.New(cfg, at, p.disk.journal)
 	if err != nil {
-		p.w.fault("peer %d: start: %w", p.Index, err)
+		w.violate("start", "peer %d: %w", p.Index, err)
 		return
 	}
-	p.machine, p.up, p.wake = m, true, 0
-	p.runs, p.queue = map[market.RunID]bool{}, nil
+	p.machine, p.up, p.wake, p.doomed = m, true, 0, 0
+	p.runs, p.queue, p.owed = map[market.RunID]bool{}, nil, nil
+	clear(p.links)
 	p.carry()
 }
 
 // meet connects the peer with all others that are up and in reach.
 func (p *Peer) meet() {
 	for _, q := range p.w.Peers {
-		if q != p && q.up && p.up && !p.w.cut(p.Index, q.Index) {
-			p.step(market.PeerUp{Peer: q.ID()})
-			q.step(market.PeerUp{Peer: p.ID()})
+		if q != p && q.up && p.up && !p.w.net.apart(p.Index, q.Index) {
+			p.look(q)
+			q.links[p.Index] = false // a new connection
+			q.look(p)
 		}
 	}
 }
 
-// Crash stops the peer at once. lose is how many of the newest journal entries go with it.
-func (p *Peer) Crash(lose int) {
+// Kill is kill -9: the others hear of it at once, and what was written is there.
+func (p *Peer) Kill() {
+	if p.up {
+		p.w.Counts["fault: kill"]++
+		p.disk.wanted = true
+		p.disk.sync()
+		p.down(0)
+	}
+}
+
+// CutPower stops the peer: what was not synced may be gone, and who is connected hears
+// of it only after a while.
+func (p *Peer) CutPower() {
 	if !p.up {
 		return
 	}
-	p.w.note("crash", uint64(p.Index), uint64(lose))
+	w := p.w
+	w.Counts["fault: power cut"]++
+	entries, blocks := p.disk.crash(w.rng)
+	w.Counts["fault: entries lost with the tail"] += entries
+	w.Counts["fault: blocks lost"] += blocks
+	p.down(w.net.notice)
+}
+
+// Rollback stops the peer and brings back an older journal.
+func (p *Peer) Rollback(k int) {
+	if p.up {
+		p.disk.rollback(k)
+		p.down(0)
+	}
+}
+
+func (p *Peer) down(notice time.Duration) {
+	p.w.note("crash", uint64(p.Index), uint64(len(p.disk.journal)))
 	p.up = false
 	p.life++
-	p.journal = p.journal[:max(0, len(p.journal)-lose)]
+	p.w.look = true
+	p.w.inv.crashed(p)
 	for _, q := range p.w.Peers {
-		if q.up && !p.w.cut(p.Index, q.Index) {
-			q.step(market.PeerDown{Peer: p.ID()})
+		if q.up && q.links[p.Index] {
+			life := p.life
+			p.w.After(p.w.between(0, notice), func() {
+				if q.links[p.Index] && p.life == life {
+					q.look(p)
+				}
+			})
 		}
 	}
 }
 
 // Restart brings a crashed peer back.
 func (p *Peer) Restart() {
-	if p.up {
+	if p.up || p.asleep {
 		return
 	}
+	p.w.Counts["fault: restart"]++
 	p.w.note("restart", uint64(p.Index), 0)
 	p.start()
+	p.w.look = true
 	p.meet()
 }
 
-// Cancel orders the end of a job as its owner, from this peer.
-func (p *Peer) Cancel(id protocol.JobID) {
-	rec, err := protocol.SignRecord(ownerSigner(), &protocol.Control{Job: id, Sequence: 1, Verb: protocol.VerbCancel})
-	if err != nil {
-		p.w.fault("cancel: %w", err)
+// DoomAfter makes the peer lose its power after so many more effects.
+func (p *Peer) DoomAfter(effects int) { p.doomed = effects }
+
+// Suspend stops the process for a while: what comes meanwhile waits, and its clock goes on.
+func (p *Peer) Suspend(d time.Duration) {
+	if !p.up {
 		return
 	}
-	p.step(market.Ordered{Record: rec})
+	w := p.w
+	w.Counts["fault: suspended"]++
+	w.net.clogs[p.Index] = max(w.net.clogs[p.Index], w.now+d)
+	p.up, p.asleep = false, true
+	w.After(d, func() {
+		p.up, p.asleep = true, false
+		p.step(market.Gap{})
+	})
 }
+
+// Order gives the machine an order of the job's owner.
+func (p *Peer) Order(id protocol.JobID, sequence uint64, verb protocol.Verb) {
+	rec, err := protocol.SignRecord(ownerSigner(), &protocol.Control{Job: id, Sequence: sequence, Verb: verb})
+	if err != nil {
+		p.w.violate("order", "%w", err)
+		return
+	}
+	if verb == protocol.VerbCancel {
+		p.w.inv.cancelled[id] = true
+	}
+	p.step(market.Ordered{Record: rec})
+	if p.up {
+		p.disk.sync() // the user is told only then
+	}
+}
+
+// Cancel orders the end of a job as its owner, from this peer.
+func (p *Peer) Cancel(id protocol.JobID) { p.Order(id, 1<<20, protocol.VerbCancel) }
 
 // step gives the machine an input and carries out what comes of it.
 func (p *Peer) step(in market.Input) {
@@ -124,60 +217,30 @@ func (p *Peer) step(in market.Input) {
 		return
 	}
 	p.w.Steps++
-	if err := p.machine.Step(p.instant(), in); err != nil && !errors.Is(err, market.ErrExpired) {
-		p.w.fault("peer %d: %T: %w", p.Index, in, err)
+	err := p.machine.Step(p.instant(), in)
+	if err != nil && !errors.Is(err, market.ErrExpired) && !errors.Is(err, market.ErrEnded) && !errors.Is(err, market.ErrNoJob) {
+		p.w.violate("step", "peer %d: %T: %w", p.Index, in, err)
 	}
 	if !p.busy {
 		p.carry()
+		p.w.inv.stepped(p)
 	}
 }
 
-// carry carries out effects until there are no more.
-func (p *Peer) carry() {
-	p.busy = true
-	defer func() { p.busy = false }()
-	for p.up {
-		e := p.machine.Ready()
-		p.alarm(e.Wake)
-		if e.Empty() {
-			return
-		}
-		p.journal = append(p.journal, e.Persist...)
-		for _, b := range e.Blocks {
-			p.blocks[b.CID.KeyString()] = b.Data
-		}
-		for _, m := range e.Send {
-			p.send(m)
-		}
-		for _, a := range e.Announce {
-			p.announce(a.Announcement)
-		}
-		for _, r := range e.Run {
-			p.runs[r.ID] = true
-			p.queue = append(p.queue, r)
-		}
-		for _, id := range e.Stop {
-			p.stop(id)
-		}
-		p.fill()
-		for _, f := range e.Fetch {
-			p.fetch(f)
-		}
-		for _, q := range e.Probe {
-			p.probe(q)
-		}
-		p.machine.Advance(e)
-	}
-}
-
-// later does something with this life of the peer.
+// later does something with this life of the peer, once it is awake.
 func (p *Peer) later(d time.Duration, do func()) {
 	life := p.life
-	p.w.After(d, func() {
-		if p.up && p.life == life {
-			do()
-		}
-	})
+	p.w.After(d, func() { p.awake(life, do) })
+}
+
+func (p *Peer) awake(life int, do func()) {
+	switch {
+	case p.life != life:
+	case p.up:
+		do()
+	case p.asleep:
+		p.w.After(p.w.cfg.DelayMax+time.Millisecond, func() { p.awake(life, do) })
+	}
 }
 
 func (p *Peer) alarm(at time.Duration) {
@@ -185,246 +248,16 @@ func (p *Peer) alarm(at time.Duration) {
 		return
 	}
 	p.wake = at
-	p.later(at-p.w.now, func() {
+	p.wakeUp()
+}
+
+// wakeUp steps a Tick when the alarm is due.
+func (p *Peer) wakeUp() {
+	at := p.wake
+	p.later(p.global(at)-p.w.now, func() {
 		if p.wake == at {
 			p.wake = 0
 			p.step(market.Tick{})
 		}
 	})
-}
-
-func (p *Peer) send(m market.Envelope) {
-	w := p.w
-	q := w.byID[m.To]
-	kind := fmt.Sprintf("%T", m.Message)
-	w.Messages[kind]++
-	w.note(kind, uint64(p.Index), uint64(q.Index))
-	times := 1
-	if w.chance(w.cfg.Loss) {
-		times = 0
-	} else if w.chance(w.cfg.Duplicate) {
-		times = 2
-	}
-	for range times {
-		w.After(w.delay(), func() {
-			if q.up && !w.cut(p.Index, q.Index) {
-				q.step(market.Received{From: p.ID(), Message: m.Message})
-			}
-		})
-	}
-}
-
-func (p *Peer) announce(a protocol.Announcement) {
-	a, err := protocol.SignAnnouncement(p.signer, a)
-	if err != nil {
-		p.w.fault("announce: %w", err)
-		return
-	}
-	p.announced = append(p.announced, a)
-	p.later(0, func() { p.step(market.Announced{Announcement: a}) })
-	if p.w.cfg.NoGossip {
-		return
-	}
-	for _, q := range p.w.Peers {
-		if q != p && !p.w.chance(p.w.cfg.Loss) {
-			p.w.After(2*p.w.delay(), func() {
-				if q.up && !p.w.cut(p.Index, q.Index) {
-					q.step(market.Announced{Announcement: a})
-				}
-			})
-		}
-	}
-}
-
-// fill starts queued runs while slots are free.
-func (p *Peer) fill() {
-	for len(p.queue) > 0 && len(p.runs)-len(p.queue) < p.slots {
-		r := p.queue[0]
-		p.queue = p.queue[1:]
-		p.w.Started[Task{r.Job.ID, r.Stage, r.Index}]++
-		p.w.note("run", uint64(p.Index), uint64(r.Index))
-		p.work(r, p.progress(r.State))
-	}
-}
-
-// work runs a task from a progress on, up to its next checkpoint or its end.
-func (p *Peer) work(r market.Run, done time.Duration) {
-	total := p.nominal(r)
-	next := total
-	if p.w.cfg.Check > 0 {
-		next = min(total, done+p.w.cfg.Check)
-	}
-	p.later(p.slower(next-done), func() {
-		if !p.runs[r.ID] {
-			return
-		}
-		p.w.Worked += next - done
-		if next == total {
-			p.finish(r)
-			return
-		}
-		c, data := state(r, next)
-		p.blocks[c.KeyString()] = data
-		p.step(market.Checkpointed{ID: r.ID, State: c})
-		p.work(r, next)
-	})
-}
-
-// nominal is how long a task takes at nominal speed.
-func (p *Peer) nominal(r market.Run) time.Duration {
-	if p.w.cfg.Task != nil {
-		return p.w.cfg.Task(r.Stage, r.Index)
-	}
-	return 100 * time.Millisecond
-}
-
-func (p *Peer) slower(d time.Duration) time.Duration {
-	if p.w.cfg.Speed != nil {
-		return d * 1000 / time.Duration(p.w.cfg.Speed(p.Index))
-	}
-	return d
-}
-
-func (p *Peer) duration(r market.Run) time.Duration { return p.slower(p.nominal(r)) }
-
-// state is a checkpoint's file: how far the task is.
-func state(r market.Run, done time.Duration) (cid.Cid, []byte) {
-	data := fmt.Appendf(nil, "%s %d %d %d", r.Job.ID, r.Stage, r.Index, done)
-	return Program(string(data)).Root, binary.BigEndian.AppendUint64(nil, uint64(done))
-}
-
-// progress is what a checkpoint holds; a state that nobody has is the start.
-func (p *Peer) progress(c cid.Cid) time.Duration {
-	if !c.Defined() {
-		return 0
-	}
-	var all []protocol.PeerID
-	for _, q := range p.w.Peers {
-		all = append(all, q.ID())
-	}
-	data, err := p.bring(c, all)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(binary.BigEndian.Uint64(data))
-}
-
-func (p *Peer) finish(r market.Run) {
-	if !p.runs[r.ID] {
-		return
-	}
-	delete(p.runs, r.ID)
-	end := market.Ended{ID: r.ID, Outcome: market.OutcomeDone, Wall: p.duration(r), Result: Result(r.Stage, r.Index)}
-	if p.w.cfg.Fail != nil && p.w.cfg.Fail(p.Index, r.Stage, r.Index) {
-		end = market.Ended{ID: r.ID, Outcome: market.OutcomeFailed, Reason: protocol.ReasonExit, Exit: 3, Detail: "as told"}
-	}
-	if p.w.cfg.Unable != nil && p.w.cfg.Unable(p.Index, r.Stage, r.Index) {
-		end = market.Ended{ID: r.ID, Outcome: market.OutcomeReleased, Detail: "no room on the disk"}
-	}
-	p.step(end)
-	p.fill()
-}
-
-func (p *Peer) stop(id market.RunID) {
-	if !p.runs[id] {
-		return
-	}
-	delete(p.runs, id)
-	p.queue = slices.DeleteFunc(p.queue, func(r market.Run) bool { return r.ID == id })
-	p.later(0, func() { p.step(market.Ended{ID: id, Outcome: market.OutcomeStopped}) })
-}
-
-// Result is what a task of the simulated program gives.
-func Result(stage protocol.StageIndex, t protocol.TaskIndex) protocol.Result {
-	text := fmt.Appendf(nil, "stage %d task %d\n", stage, t)
-	return protocol.Result{Stdout: protocol.Output{Size: uint64(len(text)), Inline: text}}
-}
-
-var errNowhere = errors.New("sim: nobody has it")
-
-func (p *Peer) fetch(f market.Fetch) {
-	p.w.note("fetch", uint64(p.Index), uint64(f.Kind))
-	d := 2 * p.w.delay()
-	switch f.Kind {
-	case market.FetchManifest, market.FetchJob:
-		p.later(d, func() {
-			got := market.Fetched{ID: f.ID, Job: p.w.jobs[f.Job]}
-			if !slices.ContainsFunc(f.From, p.reaches) {
-				got.Err = errNowhere
-			}
-			p.step(got)
-		})
-	default:
-		if f.Root.Defined() && p.blocks[f.Root.KeyString()] != nil {
-			d = 0
-		}
-		p.later(d, func() {
-			data, err := p.bring(f.Root, f.From)
-			for _, root := range f.Roots {
-				if err == nil {
-					_, err = p.bring(root, f.From)
-				}
-			}
-			p.step(market.Fetched{ID: f.ID, Err: err, Data: data})
-		})
-	}
-}
-
-// bring copies a block from whoever has it.
-func (p *Peer) bring(c cid.Cid, from []protocol.PeerID) ([]byte, error) {
-	if !c.Defined() {
-		return nil, nil
-	}
-	k := c.KeyString()
-	if data := p.blocks[k]; data != nil {
-		return data, nil
-	}
-	for _, id := range from {
-		if q := p.w.byID[id]; p.reaches(id) && q.blocks[k] != nil {
-			p.blocks[k] = q.blocks[k]
-			return p.blocks[k], nil
-		}
-	}
-	return nil, errNowhere
-}
-
-func (p *Peer) reaches(id protocol.PeerID) bool {
-	q := p.w.byID[id]
-	return q != nil && q.up && !p.w.cut(p.Index, q.Index)
-}
-
-func (p *Peer) probe(id protocol.PeerID) {
-	d := 2 * p.w.delay()
-	if !p.reaches(id) {
-		d = time.Second
-	}
-	p.later(d, func() { p.step(market.Probed{Peer: id, Alive: p.reaches(id)}) })
-}
-
-// Results reads the results of a stage from the peer's own blocks.
-func (p *Peer) Results(id protocol.JobID, stage protocol.StageIndex) ([]protocol.Result, error) {
-	v, ok := p.machine.View(id)
-	if !ok || !v.Stages[stage].Top.Defined() {
-		return nil, fmt.Errorf("sim: stage %d has no seal at peer %d", stage, p.Index)
-	}
-	get := func(c cid.Cid) ([]byte, error) {
-		if data := p.blocks[c.KeyString()]; data != nil {
-			return data, nil
-		}
-		for _, q := range p.w.Peers {
-			if data := q.blocks[c.KeyString()]; data != nil {
-				return data, nil
-			}
-		}
-		return nil, errNowhere
-	}
-	n := v.Stages[stage].Tasks
-	var list []protocol.Result
-	for r, err := range job.ReadResults(v.Stages[stage].Top, n, get).All(protocol.Range{Hi: protocol.TaskIndex(n)}) {
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, r)
-	}
-	return list, nil
 }

@@ -26,7 +26,7 @@ func until(t *testing.T, w *World, id protocol.JobID, limit time.Duration) {
 	}
 	took := w.Now()
 	w.Run(took+10*time.Second, nil)
-	t.Logf("took %v, %d messages of %v", took, sum(w.Messages), w.Messages)
+	t.Logf("took %v, %d messages of %v", took, sum(w.Counts), w.Counts)
 }
 
 func sum(m map[string]int) (n int) {
@@ -65,7 +65,7 @@ func TestWorkerDies(t *testing.T) {
 	for victim := 1; victim < 5; victim++ {
 		w := New(lan(uint64(victim), 5))
 		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
-		w.After(1500*time.Millisecond, func() { w.Peers[victim].Crash(0) })
+		w.After(1500*time.Millisecond, func() { w.Peers[victim].Kill() })
 		until(t, w, id, time.Minute)
 		checkDone(t, w, id)
 	}
@@ -80,7 +80,7 @@ func TestSubmitterDiesForGood(t *testing.T) {
 			t.Fatal("never accepted")
 		}
 		t.Logf("accepted after %v", w.Now())
-		w.Peers[0].Crash(0)
+		w.Peers[0].Kill()
 		until(t, w, id, time.Minute)
 		checkDone(t, w, id)
 	}
@@ -90,7 +90,7 @@ func TestSubmitterIsStopped(t *testing.T) {
 	// As by SIGSTOP: it neither hears nor says anything, and its connections stay.
 	w := New(lan(7, 5))
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
-	w.After(time.Second, func() { w.Peers[0].Crash(0) })
+	w.After(time.Second, func() { w.Peers[0].Kill() })
 	until(t, w, id, time.Minute)
 	checkDone(t, w, id)
 }
@@ -100,7 +100,7 @@ func TestAllCrashAndRestart(t *testing.T) {
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
 	w.After(2*time.Second, func() {
 		for _, p := range w.Peers {
-			p.Crash(0)
+			p.Kill()
 		}
 	})
 	w.After(3*time.Second, func() {
@@ -116,7 +116,7 @@ func TestAllCrashAndRestart(t *testing.T) {
 func TestLateJoiner(t *testing.T) {
 	cfg := lan(9, 5)
 	w := New(cfg)
-	w.Peers[4].Crash(0)
+	w.Peers[4].Kill()
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
 	w.After(time.Second, func() { w.Peers[4].Restart() })
 	until(t, w, id, time.Minute)
@@ -163,7 +163,7 @@ func TestLossAndDuplicates(t *testing.T) {
 func TestPartitionHeals(t *testing.T) {
 	w := New(lan(12, 6))
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 600 })
-	w.After(time.Second, func() { w.Partition(func(a, b int) bool { return (a < 3) != (b < 3) }) })
+	w.After(time.Second, func() { w.Partition(func(i int) int { return i / 3 }) })
 	w.After(21*time.Second, func() { w.Partition(nil) })
 	w.Run(22*time.Second, nil)
 	until(t, w, id, 2*time.Minute)
@@ -229,7 +229,7 @@ func TestCheckpoint(t *testing.T) {
 		cfg.Check = 5 * time.Second
 		w := New(cfg)
 		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 5 })
-		w.After(52*time.Second, func() { w.Peers[victim].Crash(0) })
+		w.After(52*time.Second, func() { w.Peers[victim].Kill() })
 		until(t, w, id, 3*time.Minute)
 		checkDone(t, w, id)
 		if more := w.Worked - 5*time.Minute; more > 5*time.Second {
@@ -252,7 +252,7 @@ func TestLeaves(t *testing.T) {
 			if w.Peers[3].machine.Busy() {
 				t.Error("still busy half a second after it began to leave")
 			}
-			w.Peers[3].Crash(0)
+			w.Peers[3].Kill()
 		})
 	})
 	until(t, w, id, time.Minute)
@@ -273,7 +273,7 @@ func TestLastSurvivor(t *testing.T) {
 	w.Run(3*time.Second, nil)
 	for _, p := range w.Peers {
 		if v, ok := p.View(id); ok && v.Keeper {
-			p.Crash(0)
+			p.Kill()
 		}
 	}
 	if !w.Run(10*time.Minute, func() bool { return w.Done(id) }) {
@@ -299,7 +299,7 @@ func TestRetention(t *testing.T) {
 		for _, a := range announced {
 			p.step(market.Announced{Announcement: a})
 		}
-		p.Crash(0)
+		p.Kill()
 		p.Restart()
 	}
 	steps := len(w.Started)
@@ -367,7 +367,7 @@ func TestOneSeedOneTrace(t *testing.T) {
 		cfg.Loss, cfg.Duplicate, cfg.DelayMax = 50, 50, 30*time.Millisecond
 		w := New(cfg)
 		id := submit(t, w, 0, reduce(4))
-		w.After(900*time.Millisecond, func() { w.Peers[1].Crash(1) })
+		w.After(900*time.Millisecond, func() { w.Peers[1].CutPower() })
 		w.After(4*time.Second, func() { w.Peers[1].Restart() })
 		w.Run(time.Minute, func() bool { return w.Done(id) })
 		return w.Trace()

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"testing"
 	"time"
 
@@ -16,37 +15,18 @@ func lan(seed uint64, peers int) Config {
 // checkDone wants the job done, with every result as the program gives it.
 func checkDone(t *testing.T, w *World, id protocol.JobID) {
 	t.Helper()
-	for _, f := range w.Faults {
-		t.Error(f)
+	w.Verify(id, protocol.JobDone)
+	for _, v := range w.Violations {
+		t.Error(v)
 	}
-	for _, p := range w.Peers {
-		if !p.up {
-			continue
-		}
-		v, ok := p.View(id)
-		if !ok || !v.Keeper {
-			continue
-		}
-		if v.State != protocol.JobDone {
-			t.Fatalf("peer %d: state %d (%s)", p.Index, v.State, v.Reason)
-		}
-		for i := range v.Stages {
-			got, err := p.Results(id, protocol.StageIndex(i))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if uint64(len(got)) != v.Stages[i].Tasks {
-				t.Fatalf("stage %d: %d results of %d", i, len(got), v.Stages[i].Tasks)
-			}
-			for k := range got {
-				if want := Result(protocol.StageIndex(i), protocol.TaskIndex(k)); !bytes.Equal(got[k].Stdout.Inline, want.Stdout.Inline) {
-					t.Fatalf("stage %d task %d: %q", i, k, got[k].Stdout.Inline)
-				}
-			}
-		}
-	}
-	if !w.Settled(id) {
-		t.Error("ledgers differ")
+}
+
+// checkTwice wants no task to have run twice.
+func checkTwice(t *testing.T, w *World) {
+	t.Helper()
+	w.VerifyOnce()
+	for _, v := range w.Violations {
+		t.Error(v)
 	}
 }
 
@@ -61,7 +41,7 @@ func submit(t *testing.T, w *World, p int, change func(*job.Spec)) protocol.JobI
 
 func report(t *testing.T, w *World, id protocol.JobID) {
 	t.Helper()
-	t.Logf("virtual time %v, steps %d, messages %v", w.Now(), w.Steps, w.Messages)
+	t.Logf("virtual time %v, steps %d, messages %v", w.Now(), w.Steps, w.Counts)
 	for _, p := range w.Peers {
 		if p.up {
 			if v, ok := p.View(id); ok && v.Keeper {

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -26,6 +25,9 @@ type Config struct {
 	Loss               int           // messages lost, per mille
 	Duplicate          int           // messages that come twice, per mille
 	NoGossip           bool          // announcements reach nobody: neighbours are asked
+	Lazy               int           // effects without a message that wait for a later sync, per mille
+	Drift              int           // a monotonic clock runs wrong by up to this, per mille
+	Skew               time.Duration // a wall clock is wrong by up to this
 
 	// Speed is how fast peer i runs, in per mille of the nominal; nil: 1000 for all.
 	Speed func(i int) int
@@ -40,6 +42,9 @@ type Config struct {
 	Check time.Duration
 	// Market adjusts a peer's machine; nil: the defaults.
 	Market func(*market.Config)
+	// Tamper spoils what a peer's driver does with its effects: tests of the invariants
+	// break them by it. nil: the driver does its duties.
+	Tamper func(p *Peer, e *market.Effects)
 }
 
 // epoch is the wall clock, in Unix ms, at which every simulation starts.
@@ -57,14 +62,18 @@ type World struct {
 	Peers []*Peer
 	byID  map[protocol.PeerID]*Peer
 	jobs  map[protocol.JobID]*job.Signed
-	cut   func(a, b int) bool // tells whether two peers can't reach one another
+	order []protocol.JobID // in which they were submitted
+	net   network
+	look  bool // a View may have changed since Run last looked
 
 	// Counted while the simulation runs.
-	Messages map[string]int // sent, by type
-	Started  map[Task]int   // runs started, by task
-	Worked   time.Duration  // work done at nominal speed, repeated work included
-	Steps    int
-	Faults   []error // what Step refused, and invariants that did not hold
+	Counts     Counts
+	Started    map[Task]int  // runs started, by task
+	Copied     map[Task]int  // copies of running tasks that were given away
+	Worked     time.Duration // work done at nominal speed, repeated work included
+	Steps      int
+	Violations []error // what Step refused, and invariants that did not hold
+	inv        invariants
 }
 
 // Task names a task of a job.
@@ -74,36 +83,18 @@ type Task struct {
 	Index protocol.TaskIndex
 }
 
-type event struct {
-	at time.Duration
-	n  uint64
-	do func()
-}
-
-type events []event
-
-func (q events) Len() int { return len(q) }
-func (q events) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].n < q[j].n
-}
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return e
-}
-
 // New makes a mesh whose peers are all up and connected.
 func New(cfg Config) *World {
 	w := &World{
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), trace: sha256.New(),
 		byID: map[protocol.PeerID]*Peer{}, jobs: map[protocol.JobID]*job.Signed{},
-		cut: func(a, b int) bool { return false }, Messages: map[string]int{}, Started: map[Task]int{},
+		Counts: Counts{}, Started: map[Task]int{}, Copied: map[Task]int{},
 	}
+	w.net.init(cfg.Peers)
+	w.inv.init(w)
 	for i := range cfg.Peers {
-		p := &Peer{w: w, Index: i, signer: insecure.NewSigner(uint64(i)), blocks: map[string][]byte{}, runs: map[market.RunID]bool{}}
+		p := &Peer{w: w, Index: i, signer: insecure.NewSigner(uint64(i)), links: make([]bool, cfg.Peers)}
+		p.disk.init()
 		w.Peers = append(w.Peers, p)
 		w.byID[p.ID()] = p
 	}
@@ -123,73 +114,57 @@ func (w *World) Now() time.Duration { return w.now }
 func (w *World) Trace() protocol.Hash { return protocol.Hash(w.trace.Sum(nil)) }
 
 func (w *World) note(kind string, a, b uint64) {
-	var buf [24]byte
-	binary.BigEndian.PutUint64(buf[:], uint64(w.now))
-	binary.BigEndian.PutUint64(buf[8:], a)
-	binary.BigEndian.PutUint64(buf[16:], b)
-	w.trace.Write([]byte(kind))
-	w.trace.Write(buf[:])
+	var buf [64]byte
+	n := copy(buf[:40], kind)
+	binary.BigEndian.PutUint64(buf[n:], uint64(w.now))
+	binary.BigEndian.PutUint64(buf[n+8:], a)
+	binary.BigEndian.PutUint64(buf[n+16:], b)
+	w.trace.Write(buf[:n+24])
 }
 
 // After does something at a time from now.
 func (w *World) After(d time.Duration, do func()) {
 	w.number++
-	heap.Push(&w.queue, event{w.now + max(0, d), w.number, do})
+	w.queue.push(event{w.now + max(0, d), w.number, do})
 }
 
-// delay draws the time that a message takes.
-func (w *World) delay() time.Duration {
-	return w.cfg.DelayMin + time.Duration(w.rng.Int64N(int64(w.cfg.DelayMax-w.cfg.DelayMin)+1))
+// between draws a time.
+func (w *World) between(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(w.rng.Int64N(int64(hi-lo)+1))
 }
 
 func (w *World) chance(perMille int) bool { return perMille > 0 && w.rng.IntN(1000) < perMille }
 
+// lookEvery is how often Run asks whether it is done where no View has changed.
+const lookEvery = 250 * time.Millisecond
+
 // Run lets time pass until done says so, and tells whether it did before the limit.
 func (w *World) Run(limit time.Duration, done func() bool) bool {
+	w.look = true
+	next := w.now
 	for len(w.queue) > 0 && w.queue[0].at <= limit {
-		if done != nil && done() {
-			return true
+		if done != nil && (w.look || w.now >= next) {
+			if done() {
+				return true
+			}
+			w.look, next = false, w.now+lookEvery
 		}
-		e := heap.Pop(&w.queue).(event)
+		e := w.queue.pop()
 		w.now = e.at
 		e.do()
 	}
-	if done == nil || !done() {
-		w.now = limit
-		return done == nil
-	}
-	return true
+	w.now = limit
+	return done == nil || done()
 }
 
-// Partition cuts the links between peers for which cut is true; nil heals all.
-func (w *World) Partition(cut func(a, b int) bool) {
-	if cut == nil {
-		cut = func(a, b int) bool { return false }
-	}
-	old := w.cut
-	w.cut = cut
-	for _, p := range w.Peers {
-		for _, q := range w.Peers {
-			if p == q || !p.up || !q.up || old(p.Index, q.Index) == cut(p.Index, q.Index) {
-				continue
-			}
-			if cut(p.Index, q.Index) {
-				p.step(market.PeerDown{Peer: q.ID()})
-			} else {
-				p.step(market.PeerUp{Peer: q.ID()})
-			}
-		}
-	}
-}
-
-// Submit gives a job to a peer. tasks is the number of its map tasks; fanIn 0 is no
-// reduce, else a tree of that fan-in.
+// Submit gives a job to a peer.
 func (w *World) Submit(p *Peer, change func(*job.Spec)) (protocol.JobID, error) {
 	j, err := newJob(w, p, change)
 	if err != nil {
 		return "", err
 	}
 	w.jobs[j.ID] = j
+	w.order = append(w.order, j.ID)
 	p.step(market.Submit{Job: j})
 	return j.ID, nil
 }
@@ -199,7 +174,7 @@ func (w *World) Submit(p *Peer, change func(*job.Spec)) (protocol.JobID, error) 
 func (w *World) Done(id protocol.JobID) bool {
 	any := false
 	for _, p := range w.Peers {
-		if !p.up {
+		if !p.up || !p.disk.kept[id] {
 			continue
 		}
 		v, ok := p.machine.View(id)
@@ -234,6 +209,12 @@ func (w *World) Settled(id protocol.JobID) bool {
 	return true
 }
 
-func (w *World) fault(format string, args ...any) {
-	w.Faults = append(w.Faults, fmt.Errorf("at %v: "+format, append([]any{w.now}, args...)...))
+// maxViolations bounds what is reported: after the first few all is consequence.
+const maxViolations = 20
+
+// violate reports what must not be. name is that of an invariant, or of a duty.
+func (w *World) violate(name, format string, args ...any) {
+	if len(w.Violations) < maxViolations {
+		w.Violations = append(w.Violations, fmt.Errorf("%s: at %v: "+format, append([]any{name, w.now}, args...)...))
+	}
 }

@@ -1,0 +1,119 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/compute-mesh/mesh/market"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// Counts tell how often things came about, by name: "fault: ...", "message: ...",
+// "record: ...", "effect: ...", "input: ...".
+type Counts map[string]int
+
+// Add adds another's.
+func (c Counts) Add(o Counts) {
+	for k, n := range o {
+		c[k] += n
+	}
+}
+
+// Of is the sum of a class.
+func (c Counts) Of(class string) (n int) {
+	for k, v := range c {
+		if strings.HasPrefix(k, class+": ") {
+			n += v
+		}
+	}
+	return n
+}
+
+func (c Counts) String() string {
+	var b strings.Builder
+	for _, k := range sortedKeys(c) {
+		fmt.Fprintf(&b, "%10d  %s\n", c[k], k)
+	}
+	return b.String()
+}
+
+// Expected names what a run of many seeds must have seen at least once.
+func Expected() []string {
+	list := []string{
+		"fault: message lost", "fault: message doubled", "fault: message into a cut", "fault: message held back",
+		"fault: crash after an effect", "fault: kill", "fault: power cut", "fault: entries lost with the tail", "fault: blocks lost",
+		"fault: restart", "fault: partition", "fault: one-way link", "fault: swizzle", "fault: slow peer", "fault: slow link",
+		"fault: drifting clock", "fault: wrong wall clock", "fault: mass failure", "fault: all at once", "fault: churn", "fault: suspended",
+		"fault: submitter gone", "fault: left", "fault: fetch failed", "fault: attempt failed", "fault: task given back", "fault: stranger",
+		"order: cancel", "order: pause", "order: resume", "order: retry", "journal: compacted",
+		"job: done", "job: failed", "job: cancelled",
+	}
+	for _, k := range []string{
+		"Control", "Keep", "Segment grant", "Segment release", "Segment release for", "Segment adopt", "Done", "Failed",
+		"Checkpoint", "Seal level 0", "Seal level 1",
+	} {
+		list = append(list, "record: "+k)
+	}
+	for _, m := range []protocol.Message{
+		&protocol.News{}, &protocol.Digest{}, &protocol.JobsRequest{}, &protocol.Jobs{}, &protocol.WorkRequest{}, &protocol.WorkAnswer{},
+		&protocol.Bid{}, &protocol.Grant{}, &protocol.Refusal{}, &protocol.Beat{}, &protocol.KeepRequest{}, &protocol.KeepAnswer{},
+		&protocol.ReceiptRequest{}, &protocol.ReceiptAnswer{}, &protocol.Stored{}, &protocol.Suspect{}, &protocol.Opinion{},
+		&protocol.Backup{}, &protocol.Replicate{}, &protocol.Acknowledge{},
+	} {
+		list = append(list, messageName(m))
+	}
+	for _, k := range []string{"block", "persist", "sync", "send", "announce", "run", "stop", "fetch", "probe"} {
+		list = append(list, "effect: "+k)
+	}
+	return list
+}
+
+// Missing is what was expected and never came about.
+func (c Counts) Missing() []string {
+	return slices.DeleteFunc(Expected(), func(k string) bool { return c[k] > 0 })
+}
+
+func messageName(m protocol.Message) string {
+	switch m.(type) {
+	case *protocol.News:
+		return "message: News"
+	case *protocol.Digest:
+		return "message: Digest"
+	case *protocol.Beat:
+		return "message: Beat"
+	case *protocol.Stored:
+		return "message: Stored"
+	case *protocol.ReceiptRequest:
+		return "message: ReceiptRequest"
+	case *protocol.ReceiptAnswer:
+		return "message: ReceiptAnswer"
+	}
+	return "message: " + strings.TrimPrefix(fmt.Sprintf("%T", m), "*protocol.")
+}
+
+func recordName(b protocol.Body) string {
+	switch b := b.(type) {
+	case *protocol.Segment:
+		switch b.Cause {
+		case protocol.CauseGrant:
+			return "record: Segment grant"
+		case protocol.CauseRelease:
+			return "record: Segment release"
+		case protocol.CauseReleaseFor:
+			return "record: Segment release for"
+		}
+		return "record: Segment adopt"
+	case *protocol.Seal:
+		return fmt.Sprintf("record: Seal level %d", b.Level)
+	}
+	return "record: " + strings.TrimPrefix(fmt.Sprintf("%T", b), "*protocol.")
+}
+
+func inputName(in market.Input) string {
+	return "input: " + strings.TrimPrefix(fmt.Sprintf("%T", in), "market.")
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

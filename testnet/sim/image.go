@@ -1,0 +1,93 @@
+package sim
+
+import (
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// image is how far each task of a stage was, as a keeper's records told it: a number that
+// may only grow. It is made here from the records alone, to check the machine's own join.
+type image struct {
+	key   protocol.InputKey
+	tasks []uint64 // life, then done, then epoch
+}
+
+// sampleEvery is how many steps of a world lie between two looks at a ledger.
+const sampleEvery = 509
+
+// maxLedger bounds the bytes of a job's records with up to 10^6 tasks.
+const maxLedger = 4 << 20
+
+// stepped looks at a keeper's ledger now and then.
+func (v *invariants) stepped(p *Peer) {
+	if v.w.Steps%sampleEvery != 0 || !p.up {
+		return
+	}
+	for _, id := range v.w.order {
+		if p.disk.kept[id] {
+			v.ledger(p, id)
+		}
+	}
+}
+
+func (v *invariants) ledger(p *Peer, id protocol.JobID) {
+	v.view(p, id)
+	records := p.machine.Records(id)
+	size := 0
+	for i := range records {
+		size += len(records[i].Raw)
+	}
+	if size > maxLedger {
+		v.w.violate("I6", "peer %d: a ledger of %d bytes", p.Index, size)
+	}
+	k := part{p.Index, id}
+	was := v.images[k]
+	now := v.imagesOf(id, records)
+	v.images[k] = now
+	for i := range min(len(was), len(now)) {
+		if was[i].key != now[i].key {
+			continue
+		}
+		for t := range was[i].tasks {
+			if old, got := was[i].tasks[t], now[i].tasks[t]; got < old {
+				name := "I2"
+				if old&doneBit != 0 {
+					name = "I3"
+				}
+				v.w.violate(name, "peer %d: stage %d task %d went from %x back to %x", p.Index, i, t, old, got)
+				return
+			}
+		}
+	}
+}
+
+const doneBit = 1 << 40
+
+// imagesOf reads the images of a job's stages from records.
+func (v *invariants) imagesOf(id protocol.JobID, records []protocol.Record) []image {
+	stages := v.w.jobs[id].Manifest.Stages
+	list := make([]image, len(stages))
+	raise := func(ref protocol.StageRef, r protocol.Range, life protocol.Life, rank uint64) {
+		m := &list[ref.Stage]
+		if m.tasks == nil {
+			m.key, m.tasks = ref.Key, make([]uint64, stages[ref.Stage].Tasks)
+		}
+		for t := r.Lo; t < r.Hi; t++ {
+			m.tasks[t] = max(m.tasks[t], uint64(life)<<41|rank)
+		}
+	}
+	for i := range records {
+		switch b := records[i].Body.(type) {
+		case *protocol.Segment:
+			raise(b.StageRef, b.Range, b.Life, uint64(b.Epoch))
+		case *protocol.Done:
+			raise(b.StageRef, b.Range, b.Life, doneBit)
+		case *protocol.Reopen:
+			raise(b.StageRef, b.Range, b.Life, 0)
+		case *protocol.Seal:
+			if b.Level == 0 {
+				raise(b.StageRef, protocol.Block(b.Number).Range(stages[b.Stage].Tasks), b.Life, doneBit)
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,93 @@
+package sim
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// Verify looks at what must hold of a job that has ended: I1, I3, I5 and I7.
+func (w *World) Verify(id protocol.JobID, want protocol.JobState) {
+	keepers := 0
+	for _, p := range w.Peers {
+		if !p.up {
+			continue
+		}
+		for _, r := range p.machine.Running() {
+			w.violate("I7", "peer %d runs task %d though all has ended", p.Index, r)
+		}
+		v, ok := p.View(id)
+		if !ok && p.disk.kept[id] && !w.inv.retired[id] {
+			w.violate("I1", "peer %d keeps a job and does not know it", p.Index)
+		}
+		if !ok || !v.Keeper {
+			continue
+		}
+		keepers++
+		if v.State != want {
+			w.violate("I1", "peer %d: state %d (%s), not %d", p.Index, v.State, v.Reason, want)
+			continue
+		}
+		if v.State == protocol.JobDone {
+			w.verifyResults(p, id)
+		}
+	}
+	if keepers == 0 && !w.inv.retired[id] {
+		w.violate("I1", "nobody keeps the job")
+	}
+	if !w.Settled(id) {
+		w.violate("I5", "ledgers differ")
+	}
+}
+
+// verifyResults wants every result of a done job as the program gives it.
+func (w *World) verifyResults(p *Peer, id protocol.JobID) {
+	v, _ := p.View(id)
+	for i := range v.Stages {
+		got, err := p.Results(id, protocol.StageIndex(i))
+		if err != nil {
+			w.violate("I3", "peer %d: %w", p.Index, err)
+			return
+		}
+		if uint64(len(got)) != v.Stages[i].Tasks {
+			w.violate("I3", "peer %d: stage %d: %d results of %d", p.Index, i, len(got), v.Stages[i].Tasks)
+			return
+		}
+		for k := range got {
+			want := Result(protocol.StageIndex(i), protocol.TaskIndex(k))
+			if !bytes.Equal(got[k].Stdout.Inline, want.Stdout.Inline) {
+				w.violate("I3", "peer %d: stage %d task %d: %q", p.Index, i, k, got[k].Stdout.Inline)
+				return
+			}
+		}
+	}
+}
+
+// VerifyOnce wants no task to have run twice, but for copies: I4.
+func (w *World) VerifyOnce() {
+	for _, id := range w.order {
+		for i := range w.jobs[id].Manifest.Stages {
+			for t := range w.jobs[id].Manifest.Stages[i].Tasks {
+				task := Task{id, protocol.StageIndex(i), protocol.TaskIndex(t)}
+				if n := w.Started[task]; n > 1+w.Copied[task] {
+					w.violate("I4", "stage %d task %d ran %d times without a fault, %d copies", task.Stage, task.Index, n, w.Copied[task])
+				}
+			}
+		}
+	}
+}
+
+// VerifyQuiet lets time pass in a mesh without work, and wants each peer to send less
+// than 1 KB/s: I7.
+func (w *World) VerifyQuiet(d time.Duration) {
+	clear(w.inv.bytes)
+	w.inv.weigh = true
+	w.Run(w.now+d, nil)
+	w.inv.weigh = false
+	for _, p := range w.Peers {
+		if n := w.inv.bytes[p.ID()]; time.Duration(n)*time.Second > 1000*d {
+			w.violate("I7", "peer %d sent %d bytes in %v without work", p.Index, n, d)
+		}
+	}
+}
