@@ -113,11 +113,25 @@ func TestFetchFromSeveralHolders(t *testing.T) {
 	connect(t, me.host, good.host, half.host, empty.host, liar, staller, gone)
 	gone.Close()
 	from := []peer.ID{liar.ID(), staller.ID(), empty.host.ID(), gone.ID(), half.host.ID(), good.host.ID(), me.host.ID()}
-	if err := me.Fetch(t.Context(), list, from, FetchOptions{}); err != nil {
-		t.Fatal(err)
+	var mu sync.Mutex
+	arrived := map[peer.ID]int64{}
+	opts := FetchOptions{Arrived: func(p peer.ID, bytes int) {
+		mu.Lock()
+		defer mu.Unlock()
+		arrived[p] += int64(bytes)
+	}}
+	for range 2 { // the second finds all here
+		if err := me.Fetch(t.Context(), list, from, opts); err != nil {
+			t.Fatal(err)
+		}
 	}
 	checkHas(t, me.store, list)
 	stats := me.Stats()
+	for _, p := range from {
+		if arrived[p] != stats.Peers[p].BytesIn {
+			t.Errorf("%d bytes arrived from %s: %+v", arrived[p], p, stats.Peers[p])
+		}
+	}
 	if stats.Total.BytesIn != 60*100_000 || stats.Total.ChunksIn != 60 {
 		t.Errorf("total %+v", stats.Total)
 	}
@@ -138,6 +152,9 @@ func TestFetchNamesWhatIsMissing(t *testing.T) {
 	var missing *MissingError
 	if !errors.As(err, &missing) || !errors.Is(err, ErrUnavailable) || missing.Total != 1 || !missing.Chunks[0].Equals(lost) {
 		t.Fatalf("got %v", err)
+	}
+	if want := "chunkstore: no peer that answers has " + lost.String(); err.Error() != want {
+		t.Errorf("%q, want %q", err, want)
 	}
 	checkHas(t, me.store, list)
 	// A holder that is found later has it; what is here is not fetched again.

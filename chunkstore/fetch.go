@@ -23,20 +23,25 @@ type MissingError struct {
 	Dropped []error // at most 8: why holders were dropped
 }
 
-// maxNamed and maxCauses bound a MissingError: it is printed.
+// maxNamed and maxCauses bound a MissingError, maxShown the chunks in its text: a person reads it.
 const (
 	maxNamed  = 16
 	maxCauses = 8
+	maxShown  = 3
 )
 
 func (e *MissingError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "chunkstore: fetch: %d %v:", e.Total, ErrUnavailable)
-	for _, c := range e.Chunks {
-		fmt.Fprintf(&b, " %s", c)
+	b.WriteString("chunkstore: no peer that answers has ")
+	shown := e.Chunks[:min(len(e.Chunks), maxShown)]
+	for i, c := range shown {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(c.String())
 	}
-	if e.Total > len(e.Chunks) {
-		b.WriteString(" ...")
+	if more := e.Total - len(shown); more > 0 {
+		fmt.Fprintf(&b, " and %d more", more)
 	}
 	for _, err := range e.Dropped {
 		fmt.Fprintf(&b, "; %v", err)
@@ -57,6 +62,15 @@ type FetchOptions struct {
 	// Bitswap asks all connected peers by bitswap for what no holder had. Holders that are IPFS nodes, and do not know
 	// ProtocolID, are asked by it in any case.
 	Bitswap bool
+	// Arrived is told of each chunk that this fetch has brought into the store: who gave it (empty: somebody, by bitswap)
+	// and its bytes. Several goroutines call it; it must not block.
+	Arrived func(from peer.ID, bytes int)
+}
+
+func (o *FetchOptions) arrived(from peer.ID, bytes int) {
+	if o.Arrived != nil {
+		o.Arrived(from, bytes)
+	}
 }
 
 // Fetch brings chunks into the store. Several holders are asked at once, and each takes more work as it completes some. A

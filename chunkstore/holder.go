@@ -347,6 +347,7 @@ func (w *worker) accept(it *item, data []byte) error {
 	}
 	if f.done(w, it, data) {
 		f.x.stats.received(w.peer, len(data))
+		f.opts.arrived(w.peer, len(data))
 	} else {
 		f.x.stats.wasted(w.peer, len(data))
 	}
@@ -411,6 +412,7 @@ func (f *fetch) bitswap(list []*item) (any bool) {
 		}
 		f.mu.Unlock()
 		if fresh && f.done(&worker{}, it, b.RawData()) {
+			f.opts.arrived("", len(b.RawData()))
 			any = true
 		}
 	}

@@ -24,33 +24,34 @@ type backend struct {
 var _ api.Backend = (*backend)(nil)
 
 func newBackend(n *Node) *backend {
-	return &backend{n: n, rates: &rates{jobs: make(map[protocol.JobID]sample)}}
+	return &backend{n: n, rates: &rates{jobs: make(map[protocol.JobID][]sample)}}
 }
 
-// kinds are the kinds that errors of the parts have for a user.
+// kinds are the kinds that errors of the parts have for a user, and what to do about them.
 var kinds = []struct {
-	err  error
-	kind api.Kind
+	err    error
+	kind   api.Kind
+	advice string
 }{
-	{chunkstore.ErrQuota, api.KindQuota},
-	{chunkstore.ErrUnavailable, api.KindUnavailable},
-	{chunkstore.ErrNotFound, api.KindNotFound},
-	{chunkstore.ErrNotFile, api.KindInvalid},
-	{chunkstore.ErrMalformed, api.KindInvalid},
-	{chunkstore.ErrUnsupported, api.KindInvalid},
-	{sandbox.ErrNotProgram, api.KindInvalid},
-	{job.ErrMesh, api.KindInvalid},
-	{job.ErrMalformed, api.KindInvalid},
-	{job.ErrTooLarge, api.KindInvalid},
-	{job.ErrSignature, api.KindInvalid},
-	{market.ErrNoJob, api.KindNotFound},
-	{market.ErrExpired, api.KindConflict},
-	{market.ErrTooMany, api.KindQuota},
-	{errUnknownJob, api.KindNotFound},
-	{errClosing, api.KindUnavailable},
-	{dht.ErrSelf, api.KindInvalid},
-	{dht.ErrKeyType, api.KindInvalid},
-	{dht.ErrOtherMesh, api.KindConflict},
+	{chunkstore.ErrQuota, api.KindQuota, "start meshd with a larger --quota, or cancel jobs that are no longer wanted"},
+	{chunkstore.ErrUnavailable, api.KindUnavailable, "is the CID right? `mesh peers` shows who is connected: a peer that has it may be off"},
+	{chunkstore.ErrNotFound, api.KindNotFound, ""},
+	{chunkstore.ErrNotFile, api.KindInvalid, ""},
+	{chunkstore.ErrMalformed, api.KindInvalid, ""},
+	{chunkstore.ErrUnsupported, api.KindInvalid, ""},
+	{sandbox.ErrNotProgram, api.KindInvalid, ""},
+	{job.ErrMesh, api.KindInvalid, ""},
+	{job.ErrMalformed, api.KindInvalid, ""},
+	{job.ErrTooLarge, api.KindInvalid, ""},
+	{job.ErrSignature, api.KindInvalid, ""},
+	{market.ErrNoJob, api.KindNotFound, ""},
+	{market.ErrExpired, api.KindConflict, ""},
+	{market.ErrTooMany, api.KindQuota, ""},
+	{errUnknownJob, api.KindNotFound, ""},
+	{errClosing, api.KindUnavailable, ""},
+	{dht.ErrSelf, api.KindInvalid, ""},
+	{dht.ErrKeyType, api.KindInvalid, ""},
+	{dht.ErrOtherMesh, api.KindConflict, ""},
 }
 
 // explain gives an error its kind for the user.
@@ -68,7 +69,7 @@ func explain(err error) error {
 	}
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
-			return api.Errorf(k.kind, "%w", err)
+			return api.Errorf(k.kind, "%w", err).WithAdvice("%s", k.advice)
 		}
 	}
 	return err
@@ -78,7 +79,7 @@ func explain(err error) error {
 func parseJob(text string) (protocol.JobID, error) {
 	id, err := protocol.ParseJobID(text)
 	if err != nil {
-		return "", api.Errorf(api.KindInvalid, "%.80q is no job ID: %w", text, err).
+		return "", api.Errorf(api.KindInvalid, "%.80q is no job ID", text).
 			WithAdvice("`mesh ls` lists the jobs that this peer knows, with their IDs")
 	}
 	return id, nil
@@ -87,7 +88,8 @@ func parseJob(text string) (protocol.JobID, error) {
 func parseCID(text string) (cid.Cid, error) {
 	c, err := cid.Decode(text)
 	if err != nil {
-		return cid.Undef, api.Errorf(api.KindInvalid, "%.80q is no CID: %w", text, err)
+		return cid.Undef, api.Errorf(api.KindInvalid, "%.80q is no CID", text).
+			WithAdvice("a CID begins with bafk or bafy; `mesh add` prints those of files")
 	}
 	return c, nil
 }
@@ -104,7 +106,7 @@ func (b *backend) known(ctx context.Context, text string) (*view, *job.Signed, e
 	}
 	if v == nil {
 		return nil, nil, api.Errorf(api.KindNotFound, "no job %s is known here or at a peer that answers", id).
-			WithAdvice("see with `mesh peers` whether this peer is connected; a job ends to be known some time after its end")
+			WithAdvice("see with `mesh peers` whether this peer is connected; a job is forgotten some time after its end")
 	}
 	signed, err := b.manifest(ctx, id, v)
 	if err != nil {

@@ -29,35 +29,10 @@ type content struct {
 	providers  func(ctx context.Context, c cid.Cid, want int) []protocol.PeerID
 	neighbours func() []protocol.PeerID
 
+	moved moved
+
 	mu     sync.Mutex
 	coming map[cid.Cid][]byte // blocks that the committer will store
-	moved  map[protocol.JobID]uint64
-}
-
-// maxMoved bounds the jobs whose fetched bytes are counted.
-const maxMoved = 4096
-
-// count adds the bytes of roots that were fetched for a job.
-func (c *content) count(ctx context.Context, id protocol.JobID, roots []cid.Cid) {
-	n := uint64(0)
-	for _, root := range roots {
-		if size, err := c.store.FileSize(ctx, root); err == nil {
-			n += uint64(size)
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, known := c.moved[id]; !known && len(c.moved) >= maxMoved {
-		clear(c.moved)
-	}
-	c.moved[id] += n
-}
-
-// fetched is the bytes that were fetched for a job since the start, as far as they are counted.
-func (c *content) fetched(id protocol.JobID) uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.moved[id]
 }
 
 // expect makes blocks readable that are on their way into the store; arrived ends that.
@@ -116,13 +91,10 @@ func (c *content) fetch(ctx context.Context, roots []cid.Cid, from source) error
 	}
 	holders := slices.DeleteFunc(slices.Clone(from.from), func(p protocol.PeerID) bool { return p == c.self })
 	opts := chunkstore.FetchOptions{Find: func(ctx context.Context, id cid.Cid) []peer.ID { return c.find(ctx, id, from) }}
-	if err := c.exchange.FetchDAG(ctx, roots, holders, opts); err != nil {
-		return fmt.Errorf("node: fetch: %w", err)
-	}
 	if from.job != "" {
-		c.count(ctx, from.job, roots)
+		opts.Arrived = func(giver peer.ID, bytes int) { c.moved.add(from.job, giver, bytes) }
 	}
-	return nil
+	return c.exchange.FetchDAG(ctx, roots, holders, opts)
 }
 
 // whole tells cheaply that a root is here and has nothing below it.

@@ -125,20 +125,35 @@ func (n *Node) checkEngine(context.Context) api.Check {
 	return c
 }
 
-func (n *Node) checkBootstrap(context.Context) (list []api.Check) {
+func (n *Node) checkBootstrap(ctx context.Context) (list []api.Check) {
 	for _, text := range n.cfg.Bootstrap {
 		info, err := dht.ParseAddr(text)
 		if err != nil || info.ID == n.home.peer {
 			continue
 		}
-		if n.net.Host().Network().Connectedness(info.ID) == network.Connected {
-			list = append(list, fine("bootstrap", "%s is connected", text))
-			continue
+		connected := n.net.Host().Network().Connectedness(info.ID) == network.Connected
+		var other *dht.OtherMeshError
+		if connected {
+			errors.As(n.net.Connect(ctx, info), &other) // which makes no second connection, but looks who is there
 		}
-		list = append(list, api.Check{
-			Name: "bootstrap", Level: api.LevelWarning, Detail: text + " is not reached",
-			Advice: "is meshd running there, and does its port get through? It is tried again all the time",
-		})
+		switch {
+		case other != nil && other.Mesh == "":
+			list = append(list, api.Check{
+				Name: "bootstrap", Level: api.LevelError, Detail: text + " is no meshd", Advice: "give the address that `mesh id` prints there",
+			})
+		case other != nil:
+			list = append(list, api.Check{
+				Name: "bootstrap", Level: api.LevelError, Detail: fmt.Sprintf("%s is a peer of the mesh %s, this one is of %s", text, other.Mesh, n.cfg.Mesh),
+				Advice: "start one of the two with the other's --mesh",
+			})
+		case connected:
+			list = append(list, fine("bootstrap", "%s is connected", text))
+		default:
+			list = append(list, api.Check{
+				Name: "bootstrap", Level: api.LevelWarning, Detail: text + " is not reached",
+				Advice: "is meshd running there, and does its port get through? It is tried again all the time",
+			})
+		}
 	}
 	return list
 }

@@ -181,6 +181,15 @@ func TestClearErrors(t *testing.T) {
 	check("unknown job", err, api.KindNotFound)
 	_, err = n.Status(t.Context(), "no-such-thing")
 	check("no job ID", err, api.KindInvalid)
+	for text, want := range map[string]string{
+		"nonsense": `"nonsense" is no CID`,
+		"bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku": "chunkstore: no peer that answers has bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
+	} {
+		var full *api.Error
+		if err := n.Cat(t.Context(), text, &bytes.Buffer{}); !errors.As(err, &full) || err.Error() != want || full.Advice == "" {
+			t.Errorf("cat of %s: %#v", text, err)
+		}
+	}
 	check("unknown CID", n.Cat(t.Context(), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku", &bytes.Buffer{}), api.KindUnavailable)
 	_, err = n.Import(t.Context(), api.ImportOptions{Form: api.FormProgram}, &items{names: []string{"p"}, texts: []string{"#!/bin/sh"}})
 	check("no program", err, api.KindInvalid)

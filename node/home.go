@@ -104,8 +104,8 @@ func (h *home) takeLock() error {
 		}
 		text := make([]byte, 20)
 		n, _ := f.ReadAt(text, 0)
-		pid := strings.TrimSpace(string(text[:n]))
-		return fmt.Errorf("node: home %s: %w (process %q): stop it, or start this one with another --home", h.dir, ErrHomeInUse, pid)
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n]))) // 0: it has only just started
+		return fmt.Errorf("node: home %s: %w (process %d): stop it, or start this one with another --home", h.dir, ErrHomeInUse, pid)
 	}
 	h.lock = f
 	if err := f.Truncate(0); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -128,6 +127,11 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 			s.Keepers++
 		}
 	}
+	for _, k := range v.Away {
+		if k != s.Submitter {
+			s.Away++
+		}
+	}
 	for i := range v.Stages {
 		s.Stages = append(s.Stages, api.Stage{Name: m.Stages[i].Name, Counts: v.Stages[i].counts(), Bytes: m.Stages[i].Source.Bytes})
 	}
@@ -140,13 +144,21 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 		}
 	}
 	if !s.State.Ended() {
-		s.Rate = b.rates.rate(signed.ID, s.Done, time.Duration(v.Age)*time.Millisecond, time.Now())
-		if left := s.Tasks - s.Done; s.Rate > 0 {
-			eta := float64(left) / s.Rate
-			s.ETA = &eta
-		}
+		b.addRate(&s, signed.ID, time.Duration(v.Age)*time.Millisecond, time.Now())
 	}
 	return s
+}
+
+// addRate tells how fast a job goes on and when it will have ended: of one that goes on, and will have before it expires.
+func (b *backend) addRate(s *api.Status, id protocol.JobID, age time.Duration, now time.Time) {
+	rate := b.rates.rate(id, s.Done, age, now)
+	if s.State != api.StateRunning || rate == 0 {
+		return
+	}
+	s.Rate = rate
+	if eta := float64(s.Tasks-s.Done) / rate; eta < s.Expires.Sub(now).Seconds() {
+		s.ETA = &eta
+	}
 }
 
 // Status implements api.Jobs.
@@ -175,9 +187,14 @@ func (b *backend) addWork(ctx context.Context, s *api.Status, id protocol.JobID)
 		return &s.Peers[i]
 	}
 	for p, r := range reports {
-		if len(r.Running) > 0 || r.Fetched > 0 {
-			w := at(p.String())
-			w.Running, w.BytesIn = uint64(len(r.Running)), r.Fetched
+		if len(r.Running) > 0 {
+			at(p.String()).Running = uint64(len(r.Running))
+		}
+		for _, t := range r.Fetched { // who gives does not know for which job
+			at(p.String()).BytesIn += t.Bytes
+			if t.Peer != "" {
+				at(t.Peer).BytesOut += t.Bytes
+			}
 		}
 		for _, share := range r.Shares { // nobody has seen every result come
 			w := at(share.Peer)
@@ -381,46 +398,4 @@ func whoSays(v *view) string {
 		return "this peer"
 	}
 	return "peer " + v.peer.String()
-}
-
-// rates measures how fast jobs go, from one look at a job to the next.
-type rates struct {
-	mu   sync.Mutex
-	jobs map[protocol.JobID]sample
-}
-
-type sample struct {
-	at   time.Time
-	done uint64
-	rate float64
-}
-
-const (
-	// rateSpan is the least time between two looks that make a rate, rateKeep after what time a look is too old.
-	rateSpan = time.Second
-	rateKeep = time.Minute
-	// maxRates bounds the jobs whose rate is measured.
-	maxRates = 1024
-)
-
-// rate is tasks a second lately, or since the start where nobody has looked lately.
-func (r *rates) rate(id protocol.JobID, done uint64, age time.Duration, now time.Time) float64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.jobs) >= maxRates {
-		clear(r.jobs)
-	}
-	last, ok := r.jobs[id]
-	since := now.Sub(last.at)
-	switch {
-	case !ok || since > rateKeep || done < last.done:
-		whole := 0.0
-		if age > 0 {
-			whole = float64(done) / age.Seconds()
-		}
-		r.jobs[id] = sample{now, done, whole}
-	case since >= rateSpan:
-		r.jobs[id] = sample{now, done, (last.rate + float64(done-last.done)/since.Seconds()) / 2}
-	}
-	return r.jobs[id].rate
 }

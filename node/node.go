@@ -133,7 +133,7 @@ func (n *Node) openNetwork() (err error) {
 		return err
 	}
 	n.content = &content{
-		store: n.store, exchange: n.exchange, self: n.home.peer, coming: make(map[cid.Cid][]byte), moved: make(map[protocol.JobID]uint64),
+		store: n.store, exchange: n.exchange, self: n.home.peer, coming: make(map[cid.Cid][]byte),
 		providers: n.providers, neighbours: n.neighbours,
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
 )
 
 // report is what one peer knows of a job, as it tells others by the query protocol.
@@ -27,7 +28,8 @@ type report struct {
 	Failures []failure     `json:"failures,omitempty"` // at most maxFailures
 	Age      int64         `json:"age_ms"`             // since this peer first knew the job
 	Ended    int64         `json:"ended,omitempty"`    // Unix ms; 0: it has not
-	Fetched  uint64        `json:"fetched,omitempty"`  // bytes that the peer itself has fetched for the job
+	Away     []string      `json:"away,omitempty"`     // of the keepers those that the peer has no connection to
+	Fetched  []transfer    `json:"fetched,omitempty"`  // what the peer itself has fetched for the job, and from whom
 	Running  []running     `json:"running,omitempty"`  // tasks that the peer itself runs; at most maxRunning
 }
 
@@ -137,7 +139,12 @@ func (n *Node) report(ctx context.Context, id protocol.JobID) (*report, error) {
 		return nil, err
 	}
 	r.ledger(records)
-	r.Fetched = n.content.fetched(id)
+	r.Fetched = n.content.moved.of(id)
+	for _, k := range r.Keepers {
+		if p := decodePeer(k); p != n.home.peer && n.net.Host().Network().Connectedness(p) != network.Connected {
+			r.Away = append(r.Away, k)
+		}
+	}
 	for _, t := range n.runner.now(id) {
 		if len(r.Running) < maxRunning {
 			r.Running = append(r.Running, running{uint32(t.stage), uint64(t.index)})

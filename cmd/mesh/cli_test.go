@@ -125,6 +125,9 @@ func TestWhatCommandsPrint(t *testing.T) {
 		{"get", jobID, "-o", "-"},
 	}
 	golden(t, "text.txt", home, t.TempDir(), commands)
+	s := newShelf()
+	s.state, s.reason = api.StateStalled, "peer "+peerID+" can't run its tasks: no engine"
+	golden(t, "stalled.txt", serve(t, s), t.TempDir(), [][]string{{"ls"}, {"status", jobID}})
 }
 
 // The field names that scripts rely on: the first field of a job is "job", IDs are whole.

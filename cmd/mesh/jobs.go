@@ -23,13 +23,22 @@ func (c *cli) lsCommand() *cobra.Command {
 			if c.json {
 				return c.print(list)
 			}
-			g := newGrid("JOB", "STATE", ">DONE", ">TASKS", ">AGE", "NAME", "WHY")
-			for _, j := range list.Jobs {
-				g.row(j.Job, j.State, j.Done, j.Tasks, span(age(j.Created)), j.Name, j.Reason)
-			}
-			return g.write(c.out)
+			return c.showJobs(list.Jobs)
 		},
 	}
+}
+
+func (c *cli) showJobs(jobs []api.Summary) error {
+	columns := []string{"JOB", "STATE", ">DONE", ">TASKS", ">AGE", "NAME"}
+	if slices.ContainsFunc(jobs, func(j api.Summary) bool { return j.Reason != "" }) {
+		columns = append(columns, "WHY")
+	}
+	g := newGrid(columns...)
+	for _, j := range jobs {
+		cells := []any{j.Job, j.State, j.Done, j.Tasks, span(age(j.Created)), j.Name, j.Reason}
+		g.row(cells[:len(columns)]...)
+	}
+	return g.write(c.out)
 }
 
 // age is the time since then; a clock that was set back makes nothing negative.
@@ -68,7 +77,11 @@ func (c *cli) showStatus(s api.Status) error {
 		c.field("age", span(age(s.Created)))
 		c.field("progress", advance(s))
 	}
-	c.field("keepers", fmt.Sprintf("%d of %d wanted", s.Keepers, s.Wanted))
+	keepers := fmt.Sprintf("%d of %d wanted", s.Keepers, s.Wanted)
+	if s.Away > 0 {
+		keepers += fmt.Sprintf(", %d of them out of reach", s.Away)
+	}
+	c.field("keepers", keepers)
 	c.field("owner", s.Owner)
 	fmt.Fprintln(c.out)
 	g := newGrid("STAGE", ">TASKS", ">DONE", ">RUNNING", ">PENDING", ">FAILED")
@@ -121,7 +134,9 @@ func (c *cli) self(ctx context.Context) error {
 	for _, a := range s.Addrs {
 		c.field("address", a)
 	}
-	c.field("web", s.Dashboard)
+	if s.Dashboard != "" {
+		c.field("metrics", s.Dashboard+"/metrics")
+	}
 	c.field("up", fmt.Sprintf("%s, process %d, %s, %s", span(time.Duration(s.Uptime*float64(time.Second))), s.PID, s.Version, s.Engine))
 	c.field("peers", fmt.Sprint(s.Peers))
 	c.field("jobs", fmt.Sprint(s.Jobs))

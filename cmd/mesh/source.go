@@ -217,7 +217,7 @@ func walk(dir string, include []string) (found []origin, skipped []string, err e
 			return nil
 		}
 		if err := protocol.ValidName(name); err != nil {
-			return usage("%q: a job can't have this name: %w", p, err).WithAdvice("rename it, or leave it out with --include")
+			return badName(p).WithAdvice("rename it, or leave it out with --include")
 		}
 		info, err := d.Info()
 		if err != nil {

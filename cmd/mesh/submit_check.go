@@ -129,9 +129,15 @@ func command(flag, text string) (api.Program, origin, error) {
 			flag, words[0], found.size, job.MaxProgram, size(job.MaxProgram))
 	}
 	if err := protocol.ValidName(found.name); err != nil {
-		return api.Program{}, origin{}, usage("%s: a program can't have this name: %w", flag, err)
+		return api.Program{}, origin{}, wrap(flag, badName(found.name).WithAdvice("rename the program"))
 	}
 	return api.Program{Name: found.name, Args: words[1:]}, found, nil
+}
+
+// badName is what protocol.ValidName has against the name of a file, with the whole rule.
+func badName(name string) *api.Error {
+	return usage("%q: a job can't have this name, which has to be UTF-8 text without backslashes and control characters, of at most %d bytes between slashes",
+		name, protocol.MaxComponent)
 }
 
 // wrap puts the flag in front of what is wrong with its value.
@@ -280,7 +286,7 @@ func (f *submitFlags) addInput(s *submission, arg string) (isDir bool, err error
 	found, err := find(arg)
 	if err == nil {
 		if bad := protocol.ValidName(found.name); bad != nil {
-			err = usage("%q: a job can't have this name: %w", arg, bad).WithAdvice("rename it, or give it as standard input")
+			err = badName(arg).WithAdvice("rename it, or give it as standard input")
 		}
 	}
 	s.input = append(s.input, found)

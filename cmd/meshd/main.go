@@ -120,7 +120,7 @@ func introduce(ctx context.Context, home string, out io.Writer) error {
 	field("peer", "%s of the mesh %s", id.Peer, id.Mesh)
 	field("home", "%s", self.Home)
 	if self.Dashboard != "" {
-		field("web", "%s", self.Dashboard)
+		field("metrics", "%s/metrics", self.Dashboard)
 	}
 	switch self.Slots {
 	case 0:

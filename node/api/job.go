@@ -144,6 +144,7 @@ type Status struct {
 	Split     string     `json:"split,omitempty"`       // the rule that the input was cut by, in its canonical form
 	Accepted  bool       `json:"accepted"`
 	Keepers   int        `json:"keepers"`
+	Away      int        `json:"keepers_away,omitempty"` // of the keepers those that the one asked has no connection to
 	Wanted    int        `json:"wanted"`
 	Peers     []PeerWork `json:"peers"`
 	Failures  []Failure  `json:"failures,omitempty"` // at most MaxFailures, the first ones
@@ -158,8 +159,8 @@ type PeerWork struct {
 	Peer     string `json:"peer"`
 	Tasks    uint64 `json:"tasks"` // results of its that count
 	Running  uint64 `json:"running"`
-	BytesIn  uint64 `json:"bytes_in"`  // chunks it fetched for the job
-	BytesOut uint64 `json:"bytes_out"` // chunks it served for the job
+	BytesIn  uint64 `json:"bytes_in"`  // of chunks that it got from others for the job, since its start
+	BytesOut uint64 `json:"bytes_out"` // of chunks that those who answer got from it for the job
 }
 
 // Failure is the last of a task's failed attempts on one peer.
