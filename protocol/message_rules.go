@@ -69,6 +69,15 @@ func validateMessage(m Message) error {
 	case *Opinion:
 		v.job(m.Job)
 		v.that(ValidPeer(m.Member), "member is no Ed25519 peer")
+	default:
+		v.lateMessage(m)
+	}
+	return v.err
+}
+
+// lateMessage goes on for the kinds that validateMessage has no room for.
+func (v *check) lateMessage(m Message) {
+	switch m := m.(type) {
 	case *Backup:
 		v.job(m.Job)
 		v.sequence(m.Bid)
@@ -81,7 +90,6 @@ func validateMessage(m Message) error {
 	case *Acknowledge:
 		v.job(m.Job)
 	}
-	return v.err
 }
 
 // part checks a stage inside a message, which has the job once for all of them.
