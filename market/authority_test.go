@@ -17,7 +17,6 @@ type authority struct {
 	l            *ledger
 	first, later protocol.StageRef
 	keep1, keep2 *protocol.Record
-	receipts     []protocol.SignedReceipt
 }
 
 const authorityTasks = 1500

@@ -29,12 +29,11 @@
 // what comes in (records in a message have been opened by protocol; receipts too), sign
 // announcements, or look for peers. It does not decide what a volunteer lends: Slots and
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
-// the driver bounds its queues, and may lose whole messages. It never asks for chunks to
-// be removed.
+// the driver bounds its queues, and may lose whole messages.
 //
-// It also joins, keeps and forwards records that nothing here signs so far: Checkpoint,
-// Reopen, Unkeep. A Keep is for all chunk groups of the job. The visible state is compared
-// as one digest, and told whole where it differs.
+// It also joins, keeps and forwards records that nothing here signs so far: Reopen and
+// Unkeep. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
+// alone. The visible state is compared as one digest, and told whole where it differs.
 //
 // # Use
 //
@@ -60,11 +59,11 @@
 //		carry()
 //	}
 //
-// Inputs are Submit, Ordered (what a user of this peer wants), Announced, Received,
-// PeerUp, PeerDown (the network), Fetched, Ended, Probed (answers to effects), Tick and
-// Gap (time). Instants never go back. A Tick that comes early, late or twice does no harm.
+// Inputs are Submit, Ordered, Leaving (what a user of this peer wants), Announced,
+// Received, PeerUp, PeerDown (the network), Fetched, Ended, Probed (answers to effects),
+// Checkpointed (a running task has saved its state), Tick and Gap (time). Instants never go back. A Tick that comes early, late or twice does no harm.
 //
-// Jobs, View, Records, Digest, Pages, Running, Announced and Entries read the state between
+// Jobs, View, Records, Digest, Pages, Running, Busy, Announced and Entries read the state between
 // two Steps. They have no effects.
 //
 // # The driver's duties
@@ -85,7 +84,8 @@
 //  6. Fetch and Probe are begun. Each Fetch is answered by exactly one Fetched, each Run by
 //     exactly one Ended, stopped ones too, in any order and however long it takes. A
 //     Probed is for whoever wants to know: an inquiry goes on without it.
-//  7. Changed wakes who waits for a job's View.
+//  7. Drop lets go of chunks that were kept for a job: of one file, or of all.
+//  8. Changed wakes who waits for a job's View.
 //
 // Persist and Send are apart for one reason, which is invariant I8: a peer that has said
 // something and then forgets it would contradict itself after a restart. Run and Fetch do
@@ -148,8 +148,8 @@
 //
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
-// seal.go seals; watch.go releases for another;
-// adopt.go adopts; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
+// seal.go seals; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
+// to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
 // A failed attempt is a Failed record and a release. A task whose failures in the owner's
 // newest generation, added up over peers, are more than the manifest's Retries is
@@ -199,6 +199,7 @@
 //	Lead           work queued ahead of a slot
 //	ReceiptWait    a page waits for more than one receipt
 //	KeepWait       an invited keeper, or one asked for a receipt, is silent; then the next
+//	Orphan         a member reaches no keeper, until it becomes one
 //	Hysteresis     keepers of an accepted job must be too few before one is invited
 //	Exchange       between two digests to another keeper
 //	Listen         at most, after a start or a gap, before the peer acts unheard
