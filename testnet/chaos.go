@@ -40,7 +40,10 @@ func (n Net) Chaos(ctx context.Context, c ChaosConfig, report func(Event, error)
 	healing, cancel := context.WithTimeout(context.WithoutCancel(ctx), calmTimeout)
 	defer cancel()
 	faults = append(faults, n.healAll(healing, c.Keep))
-	return errors.Join(append(faults, ctx.Err())...)
+	if err := errors.Join(faults...); err != nil {
+		return err // also where it was interrupted: who did that has to know
+	}
+	return ctx.Err()
 }
 
 // lockChaos sees to it that there is one chaos at a time in a testnet. The lock is that
