@@ -41,7 +41,7 @@ func (r *runner) execute(t *task) market.Ended {
 	t.log = in.task.Log
 	r.mu.Unlock()
 	defer os.Remove(in.task.Log)
-	result, err := r.pool.Run(t.ctx, in.task)
+	result, err := r.sandboxed(t)
 	if err != nil {
 		return r.unable(t, err)
 	}
@@ -59,13 +59,18 @@ func (r *runner) unable(t *task, err error) market.Ended {
 	if t.ctx.Err() != nil {
 		return market.Ended{Outcome: market.OutcomeStopped}
 	}
+	r.warn(t.ctx, "a task could not be run here and was given back", t, err)
+	return market.Ended{Outcome: market.OutcomeReleased, Detail: detail(err.Error())}
+}
+
+// warn logs what this peer could not do for a task: as a warning, unless there was one just before.
+func (r *runner) warn(ctx context.Context, what string, t *task, err error) {
 	level := slog.LevelDebug
 	if now := time.Now().UnixNano(); now-r.noted.Load() > int64(noteEvery) {
 		r.noted.Store(now)
 		level = slog.LevelWarn
 	}
-	r.log.Log(t.ctx, level, "a task could not be run here and was given back", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "error", err)
-	return market.Ended{Outcome: market.OutcomeReleased, Detail: detail(err.Error())}
+	r.log.Log(ctx, level, what, "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "error", err)
 }
 
 // reasons are the reasons of failed attempts by class. A program that can't be compiled or crashes the engine has done
@@ -274,7 +279,7 @@ func whole(c sandbox.Content) ([]byte, error) {
 	return data, nil
 }
 
-// noteEvery is the least time between two warnings of tasks that can't be run here: a cause that stays has many.
+// noteEvery is the least time between two warnings of what could not be done for a task here: a cause that stays has many.
 const noteEvery = 10 * time.Second
 
 var errNoInput = errors.New("node: input missing")

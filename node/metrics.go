@@ -50,6 +50,7 @@ func newMetric(name, help, label, labelValue string, kind prometheus.ValueType, 
 // series is every time series of a peer. Names are an interface: they are only added to.
 func series() []metric {
 	const ended, endedHelp = "tasks_total", "Runs of tasks that have ended here, by how."
+	const checks, checksHelp = "checkpoints_total", "Checkpoints of tasks that ran here: stored or not, gone on from or of no use."
 	const moved, movedHelp = "chunk_bytes_total", "Payload of chunks moved between this peer and others."
 	const net, netHelp = "network_bytes_total", "Payload of all streams between this peer and others."
 	const messages, messagesHelp = "swarm_messages_total", "Messages between members of jobs, by what became of them."
@@ -59,6 +60,10 @@ func series() []metric {
 		counter(ended, endedHelp, "outcome", "failed", func(s *snapshot) float64 { return float64(s.n.runner.count.failed.Load()) }),
 		counter(ended, endedHelp, "outcome", "released", func(s *snapshot) float64 { return float64(s.n.runner.count.released.Load()) }),
 		counter(ended, endedHelp, "outcome", "stopped", func(s *snapshot) float64 { return float64(s.n.runner.count.stopped.Load()) }),
+		counter(checks, checksHelp, "event", "stored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.stored.Load()) }),
+		counter(checks, checksHelp, "event", "unstored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.unstored.Load()) }),
+		counter(checks, checksHelp, "event", "restored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.restored.Load()) }),
+		counter(checks, checksHelp, "event", "useless", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.useless.Load()) }),
 		counter("task_seconds_total", "Wall time of the programs run here.", "", "", func(s *snapshot) float64 { return float64(s.n.runner.count.wall.Load()) / 1e9 }),
 		gauge("tasks_running", "Tasks that run here now.", func(s *snapshot) float64 { return float64(s.running) }),
 		gauge("tasks_waiting", "Tasks that wait here for a slot.", func(s *snapshot) float64 { return float64(s.waiting) }),

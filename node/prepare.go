@@ -254,7 +254,7 @@ func (p *preparer) getter(j *jobFiles) job.Getter {
 	return func(c cid.Cid) ([]byte, error) { return p.content.chunk(j.ctx, c, j.from) }
 }
 
-// piece brings a task's piece of the input, which is a chunk's own file or a copy for this task.
+// piece brings a file for one task, its piece of the input or its checkpoint, which is a chunk's own file or a copy.
 func (p *preparer) piece(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) (string, error) {
 	hold := p.content.store.Hold()
 	out.cleanup = append(out.cleanup, hold.Release)

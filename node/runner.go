@@ -32,7 +32,9 @@ type runner struct {
 	post   func(market.Input)
 	log    *slog.Logger
 	count  runnerCounters
-	noted  atomic.Int64 // Unix ns of the last warning of a task that was given back
+	noted  atomic.Int64 // Unix ns of the last warning of a task
+
+	checkpoints checkpointCounters
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -181,6 +183,9 @@ func (r *runner) prepare() {
 			continue
 		}
 		input, err := r.prep.prepare(t.ctx, &t.Run)
+		if err == nil {
+			r.resume(t, input)
+		}
 		r.mu.Lock()
 		t.input, t.err = input, err
 		t.state = taskReady
