@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"testing"
+	"time"
 )
 
 // BenchmarkNoop is a task that does nothing, one at a time: what running a task costs. The CPU of child and parent is
@@ -51,4 +52,68 @@ func BenchmarkPrintf(b *testing.B) {
 			b.Fatal(r, err)
 		}
 	}
+}
+
+// BenchmarkFirst is a task that finds no child, as after Config.IdleTimeout: the child is started and the program's code is
+// loaded from the cache.
+func BenchmarkFirst(b *testing.B) {
+	first(b, func(*Pool) {})
+}
+
+// BenchmarkFirstWarm is the same when Warm was called long enough before.
+func BenchmarkFirstWarm(b *testing.B) {
+	first(b, func(p *Pool) {
+		p.Warm()
+		eventually(b, "a child is idle", func() bool { c, warming := p.peek(); return c > 0 && warming == nil })
+	})
+}
+
+func first(b *testing.B, before func(*Pool)) {
+	p := newPool(b, testConfig(b, 1))
+	task := newTask(b, "../examples/index/index.wasm", "7")
+	run(b, p, task)
+	for b.Loop() {
+		b.StopTimer()
+		p.mu.Lock()
+		for _, c := range p.idle {
+			c.close()
+		}
+		p.idle = nil
+		p.mu.Unlock()
+		before(p)
+		b.StartTimer()
+		r, err := p.Run(context.Background(), task)
+		if err != nil || r.Class != ClassDone {
+			b.Fatal(r, err)
+		}
+	}
+}
+
+func (p *Pool) peek() (idle int, warming chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle), p.warming
+}
+
+// BenchmarkCheckpoint is a small snapshot, made and delivered, with the pause that keeps snapshots to a tenth of the time.
+func BenchmarkCheckpoint(b *testing.B) {
+	cfg := testConfig(b, 1)
+	cfg.CheckpointEvery = 1
+	p := newPool(b, cfg)
+	task := newTask(b, autosaveWasm, "1000000000")
+	task.Auto, task.Limits.Timeout = 1, time.Hour
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	n, size := 0, int64(0)
+	task.Checkpoint = func(_ context.Context, s Snapshot) {
+		if n++; n == b.N {
+			size = s.Size
+			cancel()
+		}
+	}
+	b.ResetTimer()
+	if _, err := p.Run(ctx, task); err == nil {
+		b.Fatal("it ended")
+	}
+	b.ReportMetric(float64(size), "state-bytes")
 }

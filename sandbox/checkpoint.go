@@ -131,6 +131,7 @@ type courier struct {
 	log     *slog.Logger
 	ctx     context.Context // of the callbacks
 	cancel  context.CancelFunc
+	failed  bool // a snapshot could not be made
 
 	mu       sync.Mutex
 	busy     bool
@@ -155,7 +156,10 @@ func (c *courier) take(n notice) error {
 	case c.task.Checkpoint == nil:
 		return errors.New("sandbox: a snapshot that nobody wants")
 	case n.Failed != "":
-		c.log.Warn("sandbox: a task goes on without a checkpoint", "error", n.Failed)
+		if !c.failed {
+			c.failed = true // once a task: it tries again as often as it would have succeeded
+			c.log.Warn("sandbox: a task goes on without a checkpoint", "error", n.Failed)
+		}
 		return nil
 	}
 	s := &Snapshot{Path: filepath.Join(c.scratch, stateFile(n.State)), At: time.Since(c.begin)}

@@ -29,7 +29,8 @@ type Config struct {
 	IdleTimeout    time.Duration // a child without a task is ended after it; 0 for never. Default 30 s
 
 	// CheckpointEvery is the least wall time between two snapshots of a task, and until its first: calls of the program in
-	// between do nothing. Where snapshots take long it is longer, so that they cost a tenth of the time. Default 1 s
+	// between do nothing, so an interruption costs at most that much more. Where snapshots take long it is longer, so that
+	// they take no more than a tenth of the time. Default 1 s
 	CheckpointEvery time.Duration
 
 	Log *slog.Logger // Default: discards

@@ -109,7 +109,7 @@ type Task struct {
 	// a new one, and is made at the first byte. With "" the log comes with the result alone, and is lost if the child is killed.
 	Log string
 
-	State string        // host file with a Snapshot of an earlier run of the same task, "" to start with an empty /state
+	State string        // host file with a Snapshot of an earlier run of the same task, read at the start; "" for an empty /state
 	Auto  time.Duration // wall time between snapshots of a program that calls for none itself; 0 for none
 
 	// Checkpoint is given each new Snapshot while the task runs; with nil there are none. It is not called for one that a newer

@@ -186,6 +186,18 @@ func (s *System) discard(n *node) {
 	n.content = &content{}
 }
 
+// discardAll frees the contents of all files under a directory. It makes no paths: a tree can be as deep as it has nodes.
+func (s *System) discardAll(dir *node) {
+	for _, n := range dir.names {
+		switch n.kind {
+		case typeDirectory:
+			s.discardAll(n)
+		case typeRegular:
+			s.discard(n)
+		}
+	}
+}
+
 func (s *System) closeHost(c *content) {
 	if c.host != nil {
 		_ = c.host.Close() // results do not depend on it: the bytes are in the page cache, or a write has failed before

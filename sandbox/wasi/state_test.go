@@ -282,8 +282,24 @@ func TestStatesHaveLimits(t *testing.T) {
 	if _, err := restored(t, good, func(c *Config) { c.Deterministic = false }); !errors.Is(err, ErrState) {
 		t.Errorf("a real clock: error %v", err)
 	}
-	many := bytes.Clone(saved(t, newSystem(t, nil)))
-	many = many[:len(many)-5]
+	empty := saved(t, newSystem(t, nil))
+	empty = empty[:len(empty)-5]
+	deep, depth := bytes.Clone(empty), MaxNodes-10
+	for range depth { // a path of 16 MB
+		deep = append(append(deep, entryDir, MaxName), strings.Repeat("d", MaxName)...)
+	}
+	deep = sealed(append(deep, make([]byte, depth+1)...))
+	r, err := restored(t, deep, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(saved(t, r), deep) {
+		t.Error("a deep tree is another then")
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	many := empty
 	for i := range MaxNodes + 1 {
 		many = append(many, entryDir, 7)
 		many = fmt.Appendf(many, "%07d", i)

@@ -190,12 +190,8 @@ func (s *System) Close() error {
 		}
 	}
 	s.fds = nil
-	for _, dir := range []*node{s.tmp, s.state} {
-		errs = append(errs, s.eachFile(dir, func(_ string, n *node) error {
-			s.discard(n)
-			return nil
-		}))
-	}
+	s.discardAll(s.tmp)
+	s.discardAll(s.state)
 	errs = append(errs, s.stdout.close(), s.log.close())
 	return errors.Join(errs...)
 }
