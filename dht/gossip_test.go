@@ -9,6 +9,18 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
+func TestMeshOfAProtocol(t *testing.T) {
+	for proto, want := range map[protocol.ID]string{
+		"/mesh/lab/swarm/1.0.0": "lab", "/mesh/chunks/peers/1.0.0": "chunks", "/mesh/lab/kad/1.0.0": "lab",
+		"/mesh/chunks/1.0.0": "", // of all meshes
+		"/mesh/lab":          "", "/ipfs/kad/1.0.0": "", "/mesh//x/1": "", "/mesh/No Name/x/1": "",
+	} {
+		if got := meshOf(proto); got != want {
+			t.Errorf("%s: %q, want %q", proto, got, want)
+		}
+	}
+}
+
 // FuzzAnnouncement: whatever arrives, the Judge sees only payloads within the limit, and its verdict stands.
 func FuzzAnnouncement(f *testing.F) {
 	f.Add([]byte{})

@@ -132,11 +132,12 @@ func (s *presence) recognise(p peer.ID) error {
 	return stranger
 }
 
-// meshOf is the mesh's name in a protocol ID /mesh/NAME/..., or nothing.
+// meshOf is the mesh's name in a protocol ID /mesh/NAME/WHAT/VERSION, or nothing: /mesh/WHAT/VERSION is the same in
+// all meshes.
 func meshOf(proto protocol.ID) string {
 	rest, found := strings.CutPrefix(string(proto), "/mesh/")
-	name, _, more := strings.Cut(rest, "/")
-	if !found || !more || !meshName.MatchString(name) {
+	name, own, _ := strings.Cut(rest, "/")
+	if !found || !strings.Contains(own, "/") || !meshName.MatchString(name) {
 		return ""
 	}
 	return name
