@@ -172,15 +172,26 @@ func (b *backend) Status(ctx context.Context, text string) (api.Status, error) {
 	return s, nil
 }
 
+// maxWork bounds the peers in a status: each of those that are asked and all that they can have fetched from.
+const maxWork = askNeighbours * maxGivers
+
 // addWork asks the peers near what they do for a job.
 func (b *backend) addWork(ctx context.Context, s *api.Status, id protocol.JobID) {
 	reports := b.n.workers(ctx, id)
 	if own, err := b.n.report(ctx, id); err == nil && own != nil {
 		reports[b.n.home.peer] = own
 	}
+	tally(s, reports)
+}
+
+// tally adds to a status what peers say that they do for its job.
+func tally(s *api.Status, reports map[protocol.PeerID]*report) {
 	at := func(peer string) *api.PeerWork {
 		i := slices.IndexFunc(s.Peers, func(w api.PeerWork) bool { return w.Peer == peer })
 		if i < 0 {
+			if len(s.Peers) >= maxWork || decodePeer(peer) == "" {
+				return &api.PeerWork{} // told by a peer that lies, and not shown
+			}
 			i = len(s.Peers)
 			s.Peers = append(s.Peers, api.PeerWork{Peer: peer})
 		}
@@ -190,11 +201,9 @@ func (b *backend) addWork(ctx context.Context, s *api.Status, id protocol.JobID)
 		if len(r.Running) > 0 {
 			at(p.String()).Running = uint64(len(r.Running))
 		}
-		for _, t := range r.Fetched { // who gives does not know for which job
+		for _, t := range r.Fetched[:min(len(r.Fetched), maxGivers+1)] { // who gives does not know for which job
 			at(p.String()).BytesIn += t.Bytes
-			if t.Peer != "" {
-				at(t.Peer).BytesOut += t.Bytes
-			}
+			at(t.Peer).BytesOut += t.Bytes
 		}
 		for _, share := range r.Shares { // nobody has seen every result come
 			w := at(share.Peer)

@@ -63,6 +63,30 @@ func TestStatusCountsBytesThatMoved(t *testing.T) {
 	}
 }
 
+// A peer that lies about others fills no screen.
+func TestTallyIsBounded(t *testing.T) {
+	key := func(i int) protocol.PeerID { return protocol.PeerID(fmt.Sprintf("\x00\x24\x08\x01\x12\x20%032d", i)) }
+	lies := &report{Fetched: []transfer{{"", 5}, {"\x1b[2J", 7}, {key(1).String(), 11}}}
+	for i := range 2 * maxWork {
+		lies.Shares = append(lies.Shares, shareReport{key(i).String(), 1}, shareReport{"nobody", 1})
+	}
+	var s api.Status
+	tally(&s, map[protocol.PeerID]*report{key(0): lies})
+	if len(s.Peers) != maxWork {
+		t.Errorf("%d peers, want %d", len(s.Peers), maxWork)
+	}
+	in, out := uint64(0), uint64(0)
+	for _, w := range s.Peers {
+		in, out = in+w.BytesIn, out+w.BytesOut
+		if decodePeer(w.Peer) == "" {
+			t.Fatalf("a peer %q", w.Peer)
+		}
+	}
+	if in != 23 || out != 11 {
+		t.Errorf("%d bytes in, %d out", in, out)
+	}
+}
+
 func TestMovedIsBounded(t *testing.T) {
 	var m moved
 	for i := range maxMoved + 1 {
