@@ -211,6 +211,28 @@ func tally(s *api.Status, reports map[protocol.PeerID]*report) {
 		}
 	}
 	slices.SortFunc(s.Peers, func(x, y api.PeerWork) int { return cmp.Compare(x.Peer, y.Peer) })
+	tallyRunning(s, reports)
+}
+
+// tallyRunning counts as running also what peers say that they run: a keeper hears the beats of some members only.
+func tallyRunning(s *api.Status, reports map[protocol.PeerID]*report) {
+	seen := make(map[running]bool) // a task and its copy are one
+	stages := make([]uint64, len(s.Stages))
+	for _, r := range reports {
+		for _, t := range r.Running[:min(len(r.Running), maxRunning)] {
+			if int(t.Stage) < len(stages) && !seen[t] {
+				seen[t] = true
+				stages[t.Stage]++
+			}
+		}
+	}
+	for i := range s.Stages {
+		c := &s.Stages[i].Counts
+		if more := min(stages[i]-min(stages[i], c.Running), c.Pending); more > 0 {
+			c.Running, c.Pending = c.Running+more, c.Pending-more
+			s.Running, s.Pending = s.Running+more, s.Pending-more
+		}
+	}
 }
 
 // Watch implements api.Jobs.

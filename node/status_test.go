@@ -87,6 +87,34 @@ func TestTallyIsBounded(t *testing.T) {
 	}
 }
 
+// What runs at peers that beat to other keepers counts too, a task and its copy once.
+func TestTallyOfRunningTasks(t *testing.T) {
+	status := func() *api.Status {
+		c := api.Counts{Tasks: 10, Done: 3, Running: 1, Pending: 6}
+		return &api.Status{Summary: api.Summary{Counts: c}, Stages: []api.Stage{{Name: "map", Counts: c}}}
+	}
+	s := status()
+	tally(s, map[protocol.PeerID]*report{
+		"a": {Running: []running{{0, 4}, {0, 5}}}, "b": {Running: []running{{0, 5}, {0, 6}, {9, 1}}},
+	})
+	if want := (api.Counts{Tasks: 10, Done: 3, Running: 3, Pending: 4}); s.Counts != want || s.Stages[0].Counts != want {
+		t.Errorf("%+v, stage %+v", s.Counts, s.Stages[0].Counts)
+	}
+	lies := &report{}
+	for i := range uint64(100) {
+		lies.Running = append(lies.Running, running{0, i})
+	}
+	s = status()
+	tally(s, map[protocol.PeerID]*report{"a": lies})
+	if want := (api.Counts{Tasks: 10, Done: 3, Running: 7}); s.Counts != want {
+		t.Errorf("more than there are: %+v", s.Counts)
+	}
+	s = status()
+	if tally(s, nil); s.Counts != status().Counts {
+		t.Errorf("nobody answers: %+v", s.Counts)
+	}
+}
+
 func TestMovedIsBounded(t *testing.T) {
 	var m moved
 	for i := range maxMoved + 1 {
