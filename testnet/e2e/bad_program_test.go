@@ -59,7 +59,10 @@ func TestTasksThatGoWrong(t *testing.T) {
 	fails(contract+" overflow", "map/0", "stack")
 	fails(contract+" exit 255", "exit status 255")
 	fails(contract+" loop|--timeout|200ms", "200ms")
-	fails(contract+" endless-tmp", "map/0")
+	fails(contract+" endless", "map/0", "output")
+	fails(contract+" endless-out", "map/0", "/out")
+	fails(contract+" endless-tmp", "map/0", "/tmp")
+	fails(contract+" outputs 2000", "2000 files", "256")
 	fails(contract+" memory|--memory|32MiB", "exit status 3") // malloc gives NULL, and the program says so
 	fails(contract+" sparse", "map/0")
 	r := p.run(t, "submit", "--array", "1", "--map", contract+" endless-log", "-o", "-").want(t, 0)

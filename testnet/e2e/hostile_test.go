@@ -31,6 +31,8 @@ const (
 	memoryLimit = 300 << 20
 	// answerTime is how long a hostile peer waits until it is refused or answered.
 	answerTime = 50 * time.Millisecond
+	// holdTime is how long a hostile peer opens streams.
+	holdTime = 3 * time.Second
 	// logLimit is what hostile peers may make a peer write to its log.
 	logLimit = 256 << 10
 )
@@ -288,18 +290,18 @@ func (a *hostile) gossip(t *testing.T) {
 	}
 }
 
-// holdStreams opens as many streams as are given, and sends half a message on each.
+// holdStreams opens streams, half a message on each, until it gets no more or has had holdTime.
 func (a *hostile) holdStreams(t *testing.T, protocols []wire.ID) {
 	t.Helper()
 	a.connect(t)
-	for range 100 {
-		for _, id := range protocols {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			if s, err := a.NewStream(ctx, a.victim.ID, id); err == nil {
-				s.SetDeadline(time.Now().Add(100 * time.Millisecond))
-				s.Write(frame(a.noise(1000))[:10]) // they stay open until the peer closes
-			}
-			cancel()
+	ctx, cancel := context.WithTimeout(t.Context(), holdTime)
+	defer cancel()
+	for i := 0; ctx.Err() == nil; i++ {
+		s, err := a.NewStream(ctx, a.victim.ID, protocols[i%len(protocols)])
+		if err != nil {
+			return
 		}
+		s.SetDeadline(time.Now().Add(answerTime))
+		s.Write(frame(a.noise(1000))[:10]) // it stays open until its peer closes it
 	}
 }

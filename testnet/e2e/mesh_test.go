@@ -87,12 +87,12 @@ func TestResultsDoNotDependOnWhoRuns(t *testing.T) {
 }
 
 // faultTasks is how many tasks the jobs have that something happens to: enough for seconds.
-const faultTasks = 300
+const faultTasks = 240
 
 // TestFaults has one testnet for what stops, ends and joins while jobs run.
 func TestFaults(t *testing.T) {
 	m := up(t, 4)
-	n := burn(t, m.peers[0], 30*time.Millisecond)
+	n := burn(t, m.peers[0], 20*time.Millisecond)
 	args, want := work(t, m.peers[0], n, faultTasks)
 	t.Run("the submitter is stopped", func(t *testing.T) { submitterStops(t, m, args, want) })
 	t.Run("a worker is killed", func(t *testing.T) { workerDies(t, m, args, want) })
@@ -275,7 +275,7 @@ func TestTheBootstrapPeerIsGone(t *testing.T) {
 			eventually(t, "the peers know each other", func() bool {
 				return submitter.self(t).Peers == 2 && worker.self(t).Peers == 2
 			})
-			first.kill()
+			first.kill(t)
 			if got := submitter.ok(t, "submit", "--array", "3", "--map", program("index"), "-o", "-"); got != "0\n1\n2\n" {
 				t.Errorf("%q", got)
 			}

@@ -292,7 +292,7 @@ func launch(t *testing.T, meshd, dir string, flags ...string) *daemon {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(func() { d.kill(t) })
 	if err := os.WriteFile(filepath.Join(dir, daemonPID), []byte(strconv.Itoa(d.cmd.Process.Pid)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -303,10 +303,12 @@ func launch(t *testing.T, meshd, dir string, flags ...string) *daemon {
 	return d
 }
 
-// kill ends the daemon as a crash would.
-func (d *daemon) kill() {
+// kill ends the daemon as a crash would, and waits until its task processes have ended.
+func (d *daemon) kill(t *testing.T) {
+	t.Helper()
 	d.cmd.Process.Kill()
 	<-d.gone
+	eventually(t, "the task processes end with their meshd", func() bool { return len(taskProcesses(t, d.cmd.Process.Pid)) == 0 })
 }
 
 // stop ends the daemon as its user would.
