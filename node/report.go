@@ -29,6 +29,7 @@ type report struct {
 	Age      int64         `json:"age_ms"`             // since this peer first knew the job
 	Ended    int64         `json:"ended,omitempty"`    // Unix ms; 0: it has not
 	Away     []string      `json:"away,omitempty"`     // of the keepers those that the peer has no connection to
+	Stopped  []string      `json:"stopped,omitempty"`  // of a cancelled job those that have said that nothing runs there any more
 	Fetched  []transfer    `json:"fetched,omitempty"`  // what the peer itself has fetched for the job, and from whom
 	Running  []running     `json:"running,omitempty"`  // tasks that the peer itself runs; at most maxRunning
 }
@@ -79,6 +80,9 @@ func newReport(v *market.View, now market.Instant) *report {
 	}
 	for _, k := range v.Keepers {
 		r.Keepers = append(r.Keepers, k.String())
+	}
+	for _, p := range v.Stopped {
+		r.Stopped = append(r.Stopped, p.String())
 	}
 	for _, s := range v.Stages {
 		stage := stageReport{Open: s.Open, Tasks: s.Tasks, Done: s.Done, Running: s.Running, Failed: s.Failed, Held: s.Held}

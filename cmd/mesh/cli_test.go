@@ -121,7 +121,8 @@ func TestWhatCommandsPrint(t *testing.T) {
 	home := serve(t, newShelf())
 	commands := [][]string{
 		{"ls"}, {"status", jobID}, {"status", "none"}, {"status"}, {"wait", jobID, jobID}, {"watch", jobID}, {"logs", jobID}, {"logs", jobID + "/1"},
-		{"id"}, {"peers"}, {"connect", "/ip4/192.0.2.7/tcp/7740/p2p/" + peerID}, {"doctor"}, {"cancel", jobID},
+		{"id"}, {"peers"}, {"connect", "/ip4/192.0.2.7/tcp/7740/p2p/" + peerID}, {"doctor"}, {"pause", jobID}, {"resume", jobID}, {"why", jobID},
+		{"cancel", jobID}, {"rm", jobID}, {"store"}, {"gc"}, {"pin", "bafkreia"}, {"unpin", "bafkreia"}, {"drain"},
 		{"get", jobID, "-o", "-"},
 	}
 	golden(t, "text.txt", home, t.TempDir(), commands)
@@ -155,7 +156,10 @@ func TestJSON(t *testing.T) {
 		{[]string{"logs", jobID + "/0"}, "stage task attempt text"},
 		{[]string{"why", jobID}, "job state reasons"},
 		{[]string{"pause", jobID}, "job state name owner created ended tasks done running pending failed"},
-		{[]string{"cancel", jobID}, "job state name owner created ended tasks done running pending failed"},
+		{[]string{"cancel", jobID}, "job state name owner created ended tasks done running pending failed stopped missing"},
+		{[]string{"store"}, "chunks bytes quota pinned free"},
+		{[]string{"gc"}, "chunks bytes"},
+		{[]string{"drain"}, "ranges chunks"},
 	} {
 		r := mesh(t.Context(), home, "", append(test.args, "--json")...)
 		if got := fieldsOf(t, r.out); got != test.fields {

@@ -213,69 +213,6 @@ status is 0 if all are done, 1 if one failed or was cancelled.`,
 	}
 }
 
-func (c *cli) cancelCommand() *cobra.Command {
-	return c.order(api.VerbCancel, "Stop a job everywhere, for good",
-		`Cancel stops a job on all peers, for good; what it gave so far is dropped. It
-needs the owner's key: the owner.key in the home of the meshd that submitted it.`)
-}
-
-// laterCommands are those that the peer understands and that are not promised yet: they
-// work as far as it goes, and no help shows them.
-func (c *cli) laterCommands() []*cobra.Command {
-	why := &cobra.Command{
-		Use:               "why JOB",
-		Short:             "Say what a job waits for",
-		Args:              arguments(1, 1, "JOB"),
-		ValidArgsFunction: c.completeJobs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := c.client.Why(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.print(w)
-			}
-			for _, r := range w.Reasons {
-				fmt.Fprintln(c.out, inline(r))
-			}
-			return nil
-		},
-	}
-	list := []*cobra.Command{
-		why,
-		c.order(api.VerbRetry, "Run the failed tasks of a job again", ""),
-		c.order(api.VerbPause, "Start no more tasks of a job", ""),
-		c.order(api.VerbResume, "Go on with a paused job", ""),
-		c.order(api.VerbRemove, "Remove an ended job with its results", ""),
-	}
-	for _, cmd := range list {
-		cmd.Hidden = true
-	}
-	return list
-}
-
-// order is the command that gives an owner's order.
-func (c *cli) order(verb api.Verb, short, long string) *cobra.Command {
-	return &cobra.Command{
-		Use:               string(verb) + " JOB",
-		Short:             short,
-		Long:              long,
-		Args:              arguments(1, 1, "JOB"),
-		ValidArgsFunction: c.completeJobs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := c.client.Control(cmd.Context(), args[0], verb)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return c.print(s)
-			}
-			_, err = fmt.Fprintf(c.out, "%s %s\n", inline(s.Job), inline(string(s.State)))
-			return err
-		},
-	}
-}
-
 // completionTime bounds how long a press of the tab key may take.
 const completionTime = time.Second
 

@@ -166,6 +166,10 @@ func (s *shelf) Control(_ context.Context, _ string, v api.Verb) (api.Summary, e
 	return s.summary(), nil
 }
 
+func (s *shelf) Stopped(context.Context, string) (api.Stopped, error) {
+	return api.Stopped{Job: jobID, Stopped: []string{peerID}, Missing: []string{"12D3KooWAway"}}, nil
+}
+
 func (s *shelf) Why(context.Context, string) (api.Why, error) {
 	return api.Why{Job: jobID, State: api.StateStalled, Reasons: []string{"no peer can run it"}}, nil
 }
@@ -261,3 +265,11 @@ func mesh(ctx context.Context, home, stdin string, args ...string) ran {
 	status := c.run(ctx, append([]string{"--home", home}, args...))
 	return ran{out.String(), errs.String(), status}
 }
+
+func (s *shelf) Store(context.Context) (api.Store, error) {
+	return api.Store{Chunks: 12, Bytes: 3 << 20, Quota: 1 << 30, Pinned: 1, Free: 5 << 30}, nil
+}
+func (s *shelf) GC(context.Context) (api.GC, error)         { return api.GC{Chunks: 2, Bytes: 1 << 20}, nil }
+func (s *shelf) Pin(context.Context, string) error          { return nil }
+func (s *shelf) Unpin(context.Context, string) error        { return nil }
+func (s *shelf) Drain(context.Context) (api.Drained, error) { return api.Drained{}, nil }

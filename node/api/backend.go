@@ -56,6 +56,8 @@ type Jobs interface {
 	Watch(ctx context.Context, job string, f func(Status) error) error
 	// Control gives an owner's order and returns when it is durable here.
 	Control(ctx context.Context, job string, verb Verb) (Summary, error)
+	// Stopped tells who has stopped running a cancelled job; it waits for all, at most StopWait.
+	Stopped(ctx context.Context, job string) (Stopped, error)
 	// Why explains a job that does not get on.
 	Why(ctx context.Context, job string) (Why, error)
 }

@@ -174,6 +174,10 @@ func (m *memory) Control(ctx context.Context, id string, v Verb) (Summary, error
 	return Summary{Job: id, State: StateCancelled}, nil
 }
 
+func (m *memory) Stopped(_ context.Context, id string) (Stopped, error) {
+	return Stopped{Job: id, Stopped: []string{"a"}, Missing: []string{"b"}}, nil
+}
+
 func (m *memory) Why(_ context.Context, id string) (Why, error) {
 	return Why{Job: id, State: StateStalled, Reasons: []string{"no peer can run it"}}, nil
 }

@@ -93,6 +93,11 @@ func (c *Client) Control(ctx context.Context, job string, verb Verb) (Summary, e
 	return get[Summary](ctx, c, http.MethodPost, jobPath(job, "control"), controlRequest{verb})
 }
 
+// Stopped tells who has stopped running a cancelled job; it waits for all, at most StopWait.
+func (c *Client) Stopped(ctx context.Context, job string) (Stopped, error) {
+	return get[Stopped](ctx, c, http.MethodGet, jobPath(job, "stopped"), nil)
+}
+
 // Why explains a job that does not get on.
 func (c *Client) Why(ctx context.Context, job string) (Why, error) {
 	return get[Why](ctx, c, http.MethodGet, jobPath(job, "why"), nil)

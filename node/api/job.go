@@ -200,6 +200,17 @@ const (
 	ReasonDeath = "death" // of the meshd that ran it
 )
 
+// Stopped says who has stopped running a cancelled job. A peer that is missing is off, out of reach, or has yet to hear of the
+// cancel: it will, before it goes on.
+type Stopped struct {
+	Job     string   `json:"job"`
+	Stopped []string `json:"stopped"` // peers that have said so
+	Missing []string `json:"missing"` // peers with a part in the job that have not
+}
+
+// StopWait bounds the wait for peers to say that they have stopped.
+const StopWait = 2 * time.Second
+
 // Why explains what a job waits for.
 type Why struct {
 	Job     string   `json:"job"`

@@ -37,6 +37,7 @@ func NewHandler(b Backend) http.Handler {
 	mux.HandleFunc("GET /v1/jobs", h.jobs)
 	mux.HandleFunc("GET /v1/jobs/{id}", byID(b.Status))
 	mux.HandleFunc("GET /v1/jobs/{id}/accepted", byID(b.Accepted))
+	mux.HandleFunc("GET /v1/jobs/{id}/stopped", byID(b.Stopped))
 	mux.HandleFunc("GET /v1/jobs/{id}/why", byID(b.Why))
 	mux.HandleFunc("GET /v1/jobs/{id}/watch", h.watch)
 	mux.HandleFunc("GET /v1/jobs/{id}/logs", h.logs)
