@@ -155,11 +155,54 @@ static void merge(void) {
 	if (have) merge_line(input, input + have);
 }
 
-static int by_word(const void *x, const void *y) {
-	const entry *a = x, *b = y;
-	uint32_t n = a->length < b->length ? a->length : b->length;
-	int d = memcmp(a->word, b->word, n);
-	return d ? d : a->length < b->length ? -1 : a->length > b->length;
+// item is a word to be sorted: most are told apart by their first eight bytes, as a number.
+typedef struct {
+	uint64_t first;
+	entry *e;
+} item;
+
+static inline int less(const item *a, const item *b) {
+	if (a->first != b->first) return a->first < b->first;
+	uint32_t n = a->e->length < b->e->length ? a->e->length : b->e->length;
+	int d = memcmp(a->e->word, b->e->word, n);
+	return d ? d < 0 : a->e->length < b->e->length;
+}
+
+// sort is a quicksort with the median of three, for libc's may be a slow one. No two words are equal, and they come
+// in the order of their hashes.
+static void sort(item *v, uint32_t n) {
+	while (n > 16) {
+		item *mid = v + n / 2, *last = v + n - 1, t;
+#define SWAP(a, b) (t = *(a), *(a) = *(b), *(b) = t)
+		if (less(mid, v)) SWAP(mid, v);
+		if (less(last, mid)) SWAP(last, mid);
+		if (less(mid, v)) SWAP(mid, v);
+		item pivot = *mid;
+		uint32_t i = 0, j = n - 1;
+		for (;;) {
+			while (less(&v[i], &pivot)) i++;
+			while (less(&pivot, &v[j])) j--;
+			if (i >= j) break;
+			SWAP(&v[i], &v[j]);
+			i++;
+			j--;
+		}
+		uint32_t left = j + 1; // v[0..left) is not above the pivot, the rest not below
+		if (left < n - left) {
+			sort(v, left);
+			v += left;
+			n -= left;
+		} else {
+			sort(v + left, n - left);
+			n = left;
+		}
+	}
+	for (uint32_t i = 1; i < n; i++) {
+		item t = v[i];
+		uint32_t j = i;
+		for (; j > 0 && less(&t, &v[j - 1]); j--) v[j] = v[j - 1];
+		v[j] = t;
+	}
 }
 
 static void put(const char *p, size_t n) {
@@ -173,25 +216,32 @@ static void put(const char *p, size_t n) {
 
 static void print(void) {
 	uint32_t n = 0;
-	for (uint32_t i = 0; i <= mask; i++)
-		if (table[i].word) table[n++] = table[i];
-	qsort(table, n, sizeof *table, by_word);
+	item *words = need(malloc((used + 1) * sizeof *words));
+	for (uint32_t i = 0; i <= mask; i++) {
+		entry *e = &table[i];
+		if (!e->word) continue;
+		uint64_t first = 0;
+		for (uint32_t k = 0; k < 8; k++) first = first << 8 | (k < e->length ? (unsigned char)e->word[k] : 0);
+		words[n++] = (item){first, e};
+	}
+	sort(words, n);
 	char *out = need(malloc(BUFFER));
 	size_t at = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		if (at + table[i].length + 24 > BUFFER) {
+		const entry *e = words[i].e;
+		if (at + e->length + 24 > BUFFER) {
 			put(out, at);
 			at = 0;
 		}
-		if (table[i].length + 24 > BUFFER)
-			put(table[i].word, table[i].length);
+		if (e->length + 24 > BUFFER)
+			put(e->word, e->length);
 		else {
-			memcpy(out + at, table[i].word, table[i].length);
-			at += table[i].length;
+			memcpy(out + at, e->word, e->length);
+			at += e->length;
 		}
 		char digits[20];
 		int d = 0;
-		for (uint64_t c = table[i].count; d == 0 || c; c /= 10) digits[d++] = '0' + c % 10;
+		for (uint64_t c = e->count; d == 0 || c; c /= 10) digits[d++] = '0' + c % 10;
 		out[at++] = ' ';
 		while (d) out[at++] = digits[--d];
 		out[at++] = '\n';
