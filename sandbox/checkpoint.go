@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ const (
 	stateShare = 10
 	// progressEvery is the least wall time between two reports of progress.
 	progressEvery = 500 * time.Millisecond
+	// maxSnapshots is how many snapshots of a task can be on disk: the one that a callback has, the newest that waits for
+	// it, and the one that is being written. Each can be as large as Limits.Disk.
+	maxSnapshots = 3
 )
 
 // notice is what a child says while a task runs: that a snapshot is in the scratch directory, that one could not be made, or
@@ -59,6 +63,7 @@ type reporter struct {
 	auto    time.Duration // time between those that the program does not ask for; 0 for none
 
 	count uint64        // of snapshots
+	files []string      // those that may still be there
 	last  time.Time     // end of the last one, or start of the run
 	took  time.Duration // time for it
 
@@ -69,14 +74,14 @@ type reporter struct {
 // checkpoint takes a snapshot, unless the last one is too fresh or has the same files. The program is not told which, nor
 // that the host had no room: its result could depend on the host then.
 func (r *reporter) checkpoint() {
-	if r.every > 0 && r.sys.Unsaved() && r.due(r.every) {
+	if r.every > 0 && r.sys.Unsaved() && r.due(r.every) && r.room() {
 		r.save()
 	}
 }
 
 // unsaved takes a snapshot on the interval, of a program that leaves it to the host.
 func (r *reporter) unsaved() {
-	if r.due(max(r.auto, r.every)) && r.sys.Quiet() {
+	if r.due(max(r.auto, r.every)) && r.sys.Quiet() && r.room() {
 		r.save()
 	}
 }
@@ -85,12 +90,24 @@ func (r *reporter) due(every time.Duration) bool {
 	return time.Since(r.last) >= max(every, stateShare*r.took)
 }
 
+// room reports whether another snapshot may be on disk: not while the pool is behind with those that there are.
+func (r *reporter) room() bool {
+	r.files = slices.DeleteFunc(r.files, func(path string) bool {
+		_, err := os.Lstat(path)
+		return err != nil
+	})
+	return len(r.files) < maxSnapshots
+}
+
 func (r *reporter) save() {
 	begin := time.Now()
 	r.count++
 	n := notice{State: r.count}
-	if err := r.write(filepath.Join(r.scratch, stateFile(r.count))); err != nil {
+	path := filepath.Join(r.scratch, stateFile(r.count))
+	if err := r.write(path); err != nil {
 		n.Failed = firstLine(err.Error())
+	} else {
+		r.files = append(r.files, path)
 	}
 	r.last = time.Now()
 	r.took = r.last.Sub(begin)
@@ -122,8 +139,7 @@ func (r *reporter) report(permille uint32) {
 func (r *reporter) send(n notice) { _ = writeFrame(r.out, response{Notice: &n}, nil) }
 
 // courier brings a running task's notices to its callbacks, in one goroutine that is there while there is something to bring. It
-// holds one snapshot: a newer one takes the place of one that still waits. So a task has at most three on disk, with the one
-// that a callback has and the one that is being written.
+// holds one snapshot: a newer one takes the place of one that still waits.
 type courier struct {
 	task    *Task
 	scratch string

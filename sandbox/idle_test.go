@@ -93,7 +93,7 @@ func TestManyCheckpointsLeaveNothing(t *testing.T) {
 			if n := runtime.NumGoroutine(); n > goroutines+4 {
 				t.Errorf("%d goroutines, %d before", n, goroutines)
 			}
-			if found, _ := os.ReadDir(filepath.Dir(s.Path)); len(found) > 3 {
+			if found, _ := os.ReadDir(filepath.Dir(s.Path)); len(found) > maxSnapshots {
 				t.Errorf("%d scratch files", len(found))
 			}
 			cancel()
