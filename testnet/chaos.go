@@ -54,7 +54,7 @@ func (n Net) lockChaos() (unlock func(), err error) {
 	}
 	unlock, err = tryLock(filepath.Join(n.dir, stateName))
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("testnet: a chaos goes on in %s already", n.dir)
+		return nil, fmt.Errorf("testnet: a chaos goes on in %s: interrupt it first, or wait", n.dir)
 	}
 	return unlock, err
 }

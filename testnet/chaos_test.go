@@ -54,6 +54,9 @@ func testChaosBrokenOff(t *testing.T, n Net) {
 			if other := n.Chaos(t.Context(), ChaosConfig{For: time.Second}, nil); other == nil || !strings.Contains(other.Error(), "goes on") {
 				t.Errorf("a second chaos: %v", other)
 			}
+			if down := n.Down(t.Context()); down == nil || !strings.Contains(down.Error(), "goes on") {
+				t.Errorf("down in a chaos: %v", down)
+			}
 		}
 	})
 	if !errors.Is(err, context.Canceled) {

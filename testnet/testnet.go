@@ -298,7 +298,7 @@ func (n Net) show(ctx context.Context, r record) Peer {
 }
 
 // Down ends all peers and removes all that Up and Add have made. A testnet that is not
-// there is down already.
+// there is down already; while a chaos goes on it fails, as chaos would start peers anew.
 func (n Net) Down(ctx context.Context) error {
 	if _, err := n.plan(); errors.Is(err, ErrNotUp) {
 		return nil
@@ -308,11 +308,30 @@ func (n Net) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	calm, err := n.lockChaos()
+	if errors.Is(err, ErrNotUp) {
+		return nil // another took it down meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer calm()
 	return n.clear(ctx)
 }
 
-// remove ends a peer for good. Nothing of it is wanted any more, so it is killed.
-func (n Net) remove(ctx context.Context, r record) error {
+// remove ends a peer for good, once nobody else starts or ends it. Nothing of it is wanted
+// any more, so it is killed.
+func (n Net) remove(ctx context.Context, i int) error {
+	unlock, err := lock(n.Home(i))
+	if err == nil {
+		defer unlock()
+	} else if !errors.Is(err, fs.ErrNotExist) { // a home that somebody has removed needs no lock
+		return err
+	}
+	r, err := n.record(i)
+	if err != nil {
+		return err
+	}
 	if err := r.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
@@ -341,7 +360,7 @@ func (n Net) clear(ctx context.Context) error {
 	}
 	var g errgroup.Group
 	for _, r := range all {
-		g.Go(func() error { return n.remove(ctx, r) })
+		g.Go(func() error { return n.remove(ctx, r.Index) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
