@@ -333,8 +333,8 @@ func (b *backend) Control(ctx context.Context, text string, verb api.Verb) (api.
 	if order == protocol.VerbRemove && !v.ended() {
 		return api.Summary{}, api.Errorf(api.KindConflict, "job %s is not at its end", signed.ID).WithAdvice("cancel it first")
 	}
-	if order == protocol.VerbRetry {
-		return api.Summary{}, api.Errorf(api.KindUnsupported, "retry of a failed job is not yet there").WithAdvice("submit the job again")
+	if order == protocol.VerbRetry && !v.ended() {
+		return api.Summary{}, api.Errorf(api.KindConflict, "job %s has not failed", signed.ID).WithAdvice("its failed attempts are made again as long as it runs")
 	}
 	rec, err := b.sign(ctx, signed, order)
 	if err != nil {

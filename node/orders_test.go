@@ -116,3 +116,25 @@ func (n *testNode) keepsAfter(job string) bool {
 	n.releaseJobs()
 	return n.keepsFor(job)
 }
+
+// A failed job that is retried makes its attempts again, on whatever peer; one that runs or is done is not retried.
+func TestRetryRunsAgain(t *testing.T) {
+	nodes := startMesh(t, 2, func(i int, cfg *Config) { cfg.Slots = i })
+	job := nodes[0].submit(api.SubmitRequest{Map: nodes[0].contract("exit", "7"), Array: ptr(uint64(1)), Replicas: ptr(1), Retries: ptr(0)})
+	if s := nodes[0].await(job); s.State != api.StateFailed {
+		t.Fatalf("%+v", s)
+	}
+	for again := range uint64(2) {
+		before := nodes[1].runner.count.failed.Load()
+		if s, err := nodes[0].Control(t.Context(), job, api.VerbRetry); err != nil {
+			t.Fatalf("retry %d: %+v, %v", again, s, err)
+		}
+		eventually(t, "the task runs again", func() bool { return nodes[1].runner.count.failed.Load() == before+1 })
+		if s := nodes[0].await(job); s.State != api.StateFailed {
+			t.Fatalf("%+v", s)
+		}
+	}
+	if _, err := nodes[0].Control(t.Context(), nodes[0].done(), api.VerbRetry); api.KindOf(err) != api.KindConflict {
+		t.Errorf("retry of a job that is done: %v", err)
+	}
+}

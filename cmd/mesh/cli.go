@@ -156,8 +156,8 @@ Exit status: 0 done, 1 the job failed or any other error, 2 usage,
 	for group, commands := range map[string][]*cobra.Command{
 		groupJobs: {
 			c.submitCommand(), c.lsCommand(), c.statusCommand(), c.watchCommand(), c.waitCommand(),
-			c.logsCommand(), c.getCommand(), c.cancelCommand(), c.pauseCommand(), c.resumeCommand(), c.removeCommand(),
-			c.whyCommand(),
+			c.logsCommand(), c.getCommand(), c.cancelCommand(), c.pauseCommand(), c.resumeCommand(), c.retryCommand(),
+			c.removeCommand(), c.whyCommand(),
 		},
 		groupFiles: {c.addCommand(), c.catCommand(), c.pinCommand(), c.unpinCommand(), c.storeCommand(), c.gcCommand()},
 		groupPeer: {
@@ -170,9 +170,6 @@ Exit status: 0 done, 1 the job failed or any other error, 2 usage,
 			root.AddCommand(cmd)
 		}
 	}
-	retry := c.order(api.VerbRetry, "Run the failed tasks of a job again", "")
-	retry.Hidden = true // until the mesh revives a job that has ended everywhere
-	root.AddCommand(retry)
 	return root
 }
 

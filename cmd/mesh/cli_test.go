@@ -121,7 +121,7 @@ func TestWhatCommandsPrint(t *testing.T) {
 	home := serve(t, newShelf())
 	commands := [][]string{
 		{"ls"}, {"status", jobID}, {"status", "none"}, {"status"}, {"wait", jobID, jobID}, {"watch", jobID}, {"logs", jobID}, {"logs", jobID + "/1"},
-		{"id"}, {"peers"}, {"connect", "/ip4/192.0.2.7/tcp/7740/p2p/" + peerID}, {"doctor"}, {"pause", jobID}, {"resume", jobID}, {"why", jobID},
+		{"id"}, {"peers"}, {"connect", "/ip4/192.0.2.7/tcp/7740/p2p/" + peerID}, {"doctor"}, {"pause", jobID}, {"resume", jobID}, {"retry", jobID}, {"why", jobID},
 		{"cancel", jobID}, {"rm", jobID}, {"store"}, {"gc"}, {"pin", "bafkreia"}, {"unpin", "bafkreia"}, {"drain"},
 		{"get", jobID, "-o", "-"},
 	}

@@ -56,6 +56,12 @@ func (c *cli) resumeCommand() *cobra.Command {
 	return c.order(api.VerbResume, "Go on with a paused job", "")
 }
 
+func (c *cli) retryCommand() *cobra.Command {
+	return c.order(api.VerbRetry, "Run the failed tasks of a failed job again",
+		`Retry gives the tasks of a job that has failed all their attempts again; results
+that are there stay. It needs the owner's key, as cancel does.`)
+}
+
 func (c *cli) removeCommand() *cobra.Command {
 	return c.order(api.VerbRemove, "Remove an ended job with its results",
 		`Rm has all peers drop the results of a job that has ended, before its retention
