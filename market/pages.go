@@ -419,13 +419,13 @@ func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 	s.credit[rec.Signer] += b.Range.Len()
 	s.moved = s.m.now.Mono
 	if s.keep != nil {
-		s.wantPage(rec, b)
+		s.wantPage(rec, b, 2*s.m.cfg.Gather)
 	}
 }
 
-// wantPage sees to it that a page comes to be here: by itself, or after a moment by
-// asking who has it.
-func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done) {
+// wantPage sees to it that a page comes to be here: by itself, as its worker asks all
+// keepers that it knows, or after a moment by asking who has it.
+func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done, moment time.Duration) {
 	p := s.pageOf(b.Page, b.StageRef, b.Range)
 	p.ref, p.rng = b.StageRef, b.Range
 	for i := range b.Receipts {
@@ -434,7 +434,7 @@ func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done) {
 	}
 	p.from = append(p.from, rec.Signer)
 	if !p.here {
-		p.due = min(p.due, s.m.now.Mono+s.m.cfg.Beat)
+		p.due = min(p.due, s.m.now.Mono+moment)
 		s.wakeAt(p.due)
 	}
 	s.considerSeal(b.StageRef, b.Range)

@@ -96,7 +96,7 @@ func (s *swarm) takeStock() {
 	for _, rec := range s.ledger.records() {
 		switch b := rec.Body.(type) {
 		case *protocol.Done:
-			s.wantPage(&rec, b)
+			s.wantPage(&rec, b, 0) // its worker has asked those that were keepers then
 		case *protocol.Seal:
 			s.sealLearned(&rec, b)
 		}
