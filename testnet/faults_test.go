@@ -87,6 +87,7 @@ func testPartition(t *testing.T, n Net) {
 	if err := n.Kill(ctx, 1); err != nil { // it is told when it comes back
 		t.Fatal(err)
 	}
+	until(t, "its death is noticed", func() bool { return slices.Equal(neighbours(t, n, 0), []int{2, 3}) })
 	if err := n.Partition(ctx, [][]int{{1, 0}}); err != nil {
 		t.Fatal(err)
 	}
