@@ -120,7 +120,7 @@ func (c *chaos) jobsDrawn() {
 		return mean/2 + mean*time.Duration((uint64(t)*2654435761+uint64(s))%1000)/1000
 	}
 	if c.one(4) {
-		c.cfg.Check = mean/4 + time.Millisecond
+		c.cfg.Check = max(mean/4, 100*time.Millisecond)
 	}
 	slow := 1 + c.dice.IntN(4)
 	c.cfg.Speed = func(i int) int {
@@ -270,15 +270,7 @@ func (c *chaos) heal() {
 
 // ends waits for a job to end: I2, and that it can be seen to.
 func (c *chaos) ends(j *trial) {
-	over := func() bool {
-		if c.inv.retired[j.id] {
-			return true
-		}
-		if j.want != protocol.JobFailed && c.cfg.Fail != nil && c.now < stormTime+22*time.Second {
-			return false // an order to retry may come
-		}
-		return c.Done(j.id)
-	}
+	over := func() bool { return c.inv.retired[j.id] || c.Done(j.id) && c.state(j.id) == j.want }
 	if !c.Run(c.now+healTime, over) {
 		c.violate("I2", "a job has not ended %v after the world was healed: %s", healTime, c.progress(j.id))
 	}
@@ -287,14 +279,27 @@ func (c *chaos) ends(j *trial) {
 	}[j.want]]++
 }
 
+// state is a job's at the keepers that are up; 0 where they differ.
+func (c *chaos) state(id protocol.JobID) (state protocol.JobState) {
+	for _, p := range c.Peers {
+		if v, ok := p.View(id); p.up && ok && v.Keeper {
+			if state != 0 && state != v.State {
+				return 0
+			}
+			state = v.State
+		}
+	}
+	return state
+}
+
 // progress is the first view of a keeper that has the job running.
 func (c *chaos) progress(id protocol.JobID) string {
 	for _, p := range c.Peers {
 		if p.up {
-			if v, ok := p.View(id); ok && v.Keeper && v.State == protocol.JobRunning {
+			if v, ok := p.View(id); ok && v.Keeper {
 				return viewText(p, &v)
 			}
 		}
 	}
-	return "no keeper has it running"
+	return "no keeper is up"
 }

@@ -60,19 +60,20 @@ func (v *invariants) ledger(p *Peer, id protocol.JobID) {
 	}
 }
 
-const doneBit = 1 << 40
+const doneBit = 1 << 50
 
 // imagesOf reads the images of a job's stages from records.
 func (v *invariants) imagesOf(id protocol.JobID, records []protocol.Record) []image {
 	stages := v.w.jobs[id].Manifest.Stages
 	list := make([]image, len(stages))
+	list[0] = image{v.w.jobs[id].InputKey(0, nil), make([]uint64, stages[0].Tasks)}
 	raise := func(ref protocol.StageRef, r protocol.Range, life protocol.Life, rank uint64) {
 		m := &list[ref.Stage]
 		if m.tasks == nil {
 			m.key, m.tasks = ref.Key, make([]uint64, stages[ref.Stage].Tasks)
 		}
 		for t := r.Lo; t < r.Hi; t++ {
-			m.tasks[t] = max(m.tasks[t], uint64(life)<<41|rank)
+			m.tasks[t] = max(m.tasks[t], uint64(life)<<51|rank)
 		}
 	}
 	for i := range records {

@@ -170,7 +170,7 @@ func (v *invariants) rootOf(s sealed) cid.Cid {
 
 // maxRate bounds the messages of a peer in a second: what an honest one needs at the end
 // of a job, when it tells every other all it has, several times over.
-func (v *invariants) maxRate() int { return 500 + 100*len(v.w.Peers) }
+func (v *invariants) maxRate() int { return 1000 + 200*len(v.w.Peers) }
 
 // sent looks at a message before it leaves.
 func (v *invariants) sent(p, to *Peer, m protocol.Message) {

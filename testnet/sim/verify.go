@@ -26,7 +26,7 @@ func (w *World) Verify(id protocol.JobID, want protocol.JobState) {
 		}
 		keepers++
 		if v.State != want {
-			w.violate("I1", "peer %d: state %d (%s), not %d", p.Index, v.State, v.Reason, want)
+			w.violate("I1", "%s: not state %d", viewText(p, &v), want)
 			continue
 		}
 		if v.State == protocol.JobDone {

@@ -1,0 +1,347 @@
+package sim
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/market"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// accepted runs the world until a job is with as many keepers as it wants.
+func accepted(t *testing.T, w *World, id protocol.JobID) {
+	t.Helper()
+	if !w.Run(w.now+time.Minute, func() bool { v, _ := w.jobPeer(id).View(id); return v.Accepted }) {
+		t.Fatal("not accepted in a minute")
+	}
+}
+
+// jobPeer is the peer that a job was submitted to.
+func (w *World) jobPeer(id protocol.JobID) *Peer { return w.byID[w.jobs[id].Manifest.Submitter] }
+
+// keepers are the peers with a durable Keep of a job.
+func (w *World) keepers(id protocol.JobID) (list []*Peer) {
+	for _, p := range w.Peers {
+		if p.disk.kept[id] {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// endsWell wants the job to be done within a time from now, and all that must hold.
+func endsWell(t *testing.T, w *World, id protocol.JobID, limit time.Duration) {
+	t.Helper()
+	if !w.Run(w.now+limit, func() bool { return w.Done(id) }) {
+		report(t, w, id)
+		t.Fatalf("not done in %v: %s", limit, (&chaos{World: w}).progress(id))
+	}
+	w.Run(w.now+settling, nil)
+	checkDone(t, w, id)
+}
+
+// TestCrashAtEveryEffect cuts the power of each peer of a small mesh after its first
+// effect, its second, ... until the job ends before that.
+func TestCrashAtEveryEffect(t *testing.T) {
+	for victim := range 3 {
+		crashed := true
+		for k := 1; crashed; k += 1 + k/12 {
+			cfg := lan(uint64(k), 3)
+			cfg.Lazy = 1000
+			w := New(cfg)
+			w.Peers[victim].DoomAfter(k)
+			id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.Replicas = 6, 2 })
+			crashed = !w.Run(5*time.Second, func() bool { return w.Done(id) }) || w.Counts["fault: crash after an effect"] > 0
+			for _, p := range w.Peers {
+				p.DoomAfter(0)
+				p.Restart()
+			}
+			if _, ok := w.Peers[0].View(id); !ok {
+				w.Peers[0].step(market.Submit{Job: w.jobs[id]}) // the user was told of no job
+			}
+			if !w.Run(3*time.Minute, func() bool { return w.Done(id) }) {
+				report(t, w, id)
+				t.Fatalf("peer %d, effect %d: not done", victim, k)
+			}
+			w.Run(w.now+10*time.Second, nil)
+			checkDone(t, w, id)
+			if t.Failed() {
+				t.Fatalf("peer %d, effect %d", victim, k)
+			}
+		}
+	}
+}
+
+// TestKilledBetweenPageAndReceipt loses a keeper's power after it has stored a page and
+// before the receipt for it goes out.
+func TestKilledBetweenPageAndReceipt(t *testing.T) {
+	cfg := lan(40, 6)
+	struck := 0
+	cfg.Tamper = func(p *Peer, e *market.Effects) {
+		for i, m := range e.Send {
+			if a, ok := m.Message.(*protocol.ReceiptAnswer); ok && a.Receipt != nil && struck < 3 && p.doomed == 0 {
+				struck++
+				p.DoomAfter(len(e.Blocks) + len(e.Persist) + 1 + i) // its sync, and not this message
+				return
+			}
+		}
+	}
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 120 })
+	for at := time.Second; at < 20*time.Second; at += 3 * time.Second {
+		w.After(at, func() {
+			for _, p := range w.Peers {
+				p.Restart()
+			}
+		})
+	}
+	w.Run(20*time.Second, nil)
+	if struck == 0 || w.Counts["fault: crash after an effect"] == 0 {
+		t.Error("no keeper was about to send a receipt")
+	}
+	endsWell(t, w, id, 2*time.Minute)
+}
+
+// TestSubmitterOffBetweenKeeps takes the submitter's peer away when one keeper of three has signed.
+func TestSubmitterOffBetweenKeeps(t *testing.T) {
+	for n := range 3 {
+		w := New(lan(uint64(41+n), 8))
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 60 })
+		w.Run(10*time.Second, func() bool { return len(w.keepers(id)) >= 2+n })
+		w.Peers[0].Kill()
+		w.Run(w.now+5*time.Second, nil)
+		endsWell(t, w, id, 5*time.Minute)
+	}
+}
+
+// TestGrantToOneThatLeft lets the bidder go while the grant is on its way.
+func TestGrantToOneThatLeft(t *testing.T) {
+	cfg := lan(44, 5)
+	var gone []*Peer
+	cfg.Tamper = func(p *Peer, e *market.Effects) {
+		for _, m := range e.Send {
+			if _, ok := m.Message.(*protocol.Grant); ok && len(gone) < 2 {
+				q := p.w.byID[m.To]
+				gone = append(gone, q)
+				p.w.After(0, q.Kill)
+			}
+		}
+	}
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
+	w.Run(time.Second, nil)
+	if len(gone) == 0 {
+		t.Fatal("nothing was granted")
+	}
+	endsWell(t, w, id, time.Minute)
+}
+
+// TestAllReceiptGiversLost kills for good every keeper that signed for the first result
+// before it is sealed, the worker too.
+func TestAllReceiptGiversLost(t *testing.T) {
+	w := New(lan(45, 9))
+	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 60 })
+	accepted(t, w, id)
+	var page *protocol.Done
+	w.Run(time.Minute, func() bool {
+		for _, r := range w.Peers[0].machine.Records(id) {
+			if b, ok := r.Body.(*protocol.Done); ok {
+				page = b
+			}
+		}
+		return page != nil
+	})
+	for _, p := range w.Peers {
+		if p.disk.blocks[page.Page.KeyString()] != nil {
+			delete(p.disk.blocks, page.Page.KeyString())
+			p.Kill()
+		}
+	}
+	w.Run(w.now+30*time.Minute, func() bool { return w.Done(id) })
+	w.Run(w.now+settling, nil)
+	checkDone(t, w, id)
+}
+
+// TestTwoSeals has both sides of a partition seal the same block.
+func TestTwoSeals(t *testing.T) {
+	for seed := uint64(46); seed < 50; seed++ {
+		w := New(lan(seed, 6))
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.Replicas = 60, 5; reduce(4)(s) })
+		accepted(t, w, id)
+		w.Partition(func(i int) int { return i % 2 })
+		w.Run(w.now+2*time.Minute, nil)
+		before := w.Counts["record: Seal level 0"]
+		w.Partition(nil)
+		endsWell(t, w, id, time.Minute)
+		if stages := len(w.jobs[id].Manifest.Stages); before <= stages {
+			t.Errorf("%d seals of %d stages: only one side has sealed", before, stages)
+		}
+	}
+}
+
+// TestRollback brings a keeper, a worker and the submitter's peer back with a journal
+// that lacks its newest records, as of a backup.
+func TestRollback(t *testing.T) {
+	for victim := range 4 {
+		for _, k := range []int{1, 5, 30, 1 << 20} {
+			w := New(lan(50, 6))
+			id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+			w.Run(2*time.Second, nil)
+			w.Peers[victim].Rollback(k)
+			w.Run(w.now+time.Second, nil)
+			w.Peers[victim].Restart()
+			endsWell(t, w, id, 3*time.Minute)
+			if t.Failed() {
+				t.Fatalf("peer %d lost %d records", victim, k)
+			}
+		}
+	}
+}
+
+// TestSuspend has each peer asleep for a while: its work is done elsewhere, and when it
+// wakes up it goes by what is known by then.
+func TestSuspend(t *testing.T) {
+	for victim := range 4 {
+		w := New(lan(51, 5))
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 400 })
+		w.After(time.Second, func() { w.Peers[victim].Suspend(10 * time.Second) })
+		w.Run(2*time.Second, nil)
+		endsWell(t, w, id, time.Minute)
+	}
+}
+
+// TestHighestEpoch has a member claim tasks at an epoch above which there is none.
+func TestHighestEpoch(t *testing.T) {
+	w := New(lan(52, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	w.Run(time.Second, nil)
+	p := w.Peers[3]
+	ref := protocol.StageRef{Job: id, Key: w.jobs[id].InputKey(0, nil)}
+	rec, err := protocol.SignRecord(p.signer, &protocol.Segment{
+		StageRef: ref, Range: protocol.Range{Lo: 50, Hi: 150}, Epoch: protocol.MaxEpoch, Holder: p.ID(), Cause: protocol.CauseAdopt,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range w.Peers[:3] {
+		q.step(market.Received{From: p.ID(), Message: &protocol.News{Job: id, Records: []protocol.Record{rec}}})
+	}
+	p.Kill()
+	endsWell(t, w, id, 3*time.Minute)
+}
+
+// TestKeepersLeave has all keepers leave at once; the members that stay go on.
+func TestKeepersLeave(t *testing.T) {
+	w := New(lan(53, 10))
+	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
+	accepted(t, w, id)
+	w.Run(w.now+2*time.Second, nil)
+	for _, p := range w.keepers(id) {
+		p.step(market.Leaving{})
+		w.After(9*time.Second, p.Kill)
+	}
+	w.Run(w.now+10*time.Second, nil)
+	endsWell(t, w, id, 10*time.Minute)
+}
+
+// TestKeepersLost loses all keepers at once, for good.
+func TestKeepersLost(t *testing.T) {
+	w := New(lan(54, 10))
+	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
+	accepted(t, w, id)
+	w.Run(w.now+2*time.Second, nil)
+	for _, p := range w.keepers(id) {
+		p.Kill()
+	}
+	endsWell(t, w, id, 10*time.Minute)
+}
+
+// TestAllTasksFail wants a job of which every task fails to end as failed, soon, with a
+// ledger in bounds, whatever its size.
+func TestAllTasksFail(t *testing.T) {
+	for _, n := range []uint64{10_000, 100_000, 1_000_000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			cfg := lan(55, 5)
+			cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return 10 * time.Millisecond }
+			cfg.Fail = func(int, protocol.StageIndex, protocol.TaskIndex) bool { return true }
+			w := New(cfg)
+			id := submit(t, w, 0, func(s *job.Spec) { s.Array = n })
+			if !w.Run(2*time.Minute, func() bool { return w.Done(id) }) {
+				report(t, w, id)
+				t.Fatal("not failed in two minutes")
+			}
+			w.Run(w.now+settling, nil)
+			w.Verify(id, protocol.JobFailed)
+			for _, p := range w.Peers {
+				w.inv.ledger(p, id)
+			}
+			for _, v := range w.Violations {
+				t.Error(v)
+			}
+			t.Logf("failed after %v, %d attempts, %d steps", w.now-settling, w.Counts["record: Failed"], w.Steps)
+		})
+	}
+}
+
+// TestSubmittedAgain cancels a job and submits the same work anew: another job.
+func TestSubmittedAgain(t *testing.T) {
+	w := New(lan(56, 5))
+	spec := func(s *job.Spec) { s.Array = 200 }
+	first := submit(t, w, 0, spec)
+	w.Run(time.Second, nil)
+	w.Peers[0].Cancel(first)
+	second := submit(t, w, 0, spec)
+	w.Peers[0].step(market.Submit{Job: w.jobs[first]})
+	endsWell(t, w, second, time.Minute)
+	w.Verify(first, protocol.JobCancelled)
+	w.Run(3*time.Minute, nil)
+	w.Peers[0].step(market.Submit{Job: w.jobs[first]})
+	started := len(w.Started)
+	w.Run(5*time.Minute, nil)
+	if len(w.Started) != started {
+		t.Error("a job that was cancelled and let go of ran again")
+	}
+}
+
+// TestAwayDuringCancel brings a keeper back long after its job was cancelled and let go of.
+func TestAwayDuringCancel(t *testing.T) {
+	w := New(lan(57, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 2000 })
+	accepted(t, w, id)
+	away := w.keepers(id)[1]
+	away.Kill()
+	w.Run(w.now+time.Second, nil)
+	for _, p := range w.Peers {
+		if p.up {
+			p.Cancel(id)
+			break
+		}
+	}
+	w.Run(w.now+5*time.Minute, nil)
+	away.Restart()
+	started := len(w.Started)
+	w.Run(w.now+2*time.Minute, nil)
+	if v, ok := away.View(id); ok && v.State == protocol.JobRunning || len(w.Started) > started {
+		t.Errorf("a keeper that was away runs a cancelled job: %d tasks more", len(w.Started)-started)
+	}
+}
+
+// TestRestartStorm has all peers go and come back at the same moment, again and again.
+func TestRestartStorm(t *testing.T) {
+	w := New(lan(58, 20))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 1000 })
+	accepted(t, w, id)
+	for at := time.Second; at < 20*time.Second; at += 4 * time.Second {
+		for _, p := range w.Peers {
+			w.After(at, p.CutPower)
+			w.After(at+time.Second, p.Restart)
+		}
+	}
+	w.Run(w.now+21*time.Second, nil)
+	endsWell(t, w, id, 2*time.Minute)
+}
