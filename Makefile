@@ -4,7 +4,8 @@
 
 GO      ?= go
 SEED    ?= 0
-SEEDS   ?= 200
+SEEDS   ?= 1000
+TIME    ?= 0
 COUNT   ?= 20000
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -23,7 +24,7 @@ STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim fuzz bench testnet generate wasm clean
+.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants fuzz bench testnet generate wasm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,8 +82,13 @@ programs:
 	@if command -v clang-14 >/dev/null && command -v wasm-ld-14 >/dev/null && command -v wasm-opt >/dev/null; then examples/build.sh --check; \
 	else echo "programs: NOT compared with their sources: no clang-14, wasm-ld-14 and wasm-opt (examples/build.sh says which packages)"; fi
 
-sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=200, or one SEED=N again
-	$(GO) test ./testnet/sim -run TestChaos -count=1 -timeout 2h -seeds=$(SEEDS) -seed=$(SEED)
+sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=1000, one SEED=N again, or new ones for TIME=1h
+	@mkdir -p bin
+	@$(GO) test -c -o bin/sim.test ./testnet/sim
+	@cd testnet/sim && ../../bin/sim.test -test.run '^TestChaos$$' -test.timeout 24h -seeds=$(SEEDS) -seed=$(SEED) -time=$(TIME)
+
+mutants: ## bugs planted into the market, one by one: the simulator must catch each
+	$(GO) test -tags mutants ./testnet/sim -run '^TestMutants$$' -count=1 -timeout 3h -v
 
 fuzz: ## every fuzz target for COUNT=20000 inputs
 	tools/fuzz.sh $(COUNT)

@@ -216,8 +216,11 @@ func (c *chaos) goneForGood() {
 func (c *chaos) strangers() {
 	liar := insecure.NewSigner(1 << 32)
 	c.inv.strangers[liar.ID()] = true
-	for range 20 {
+	for n := range 20 {
 		p, kind := c.peer(), c.dice.IntN(5)
+		if kind == 4 && n%2 == 0 {
+			kind = 5
+		}
 		c.After(c.moment(), func() {
 			j := c.jobs[0]
 			signed, ok := c.World.jobs[j.id]
@@ -237,6 +240,10 @@ func (c *chaos) strangers() {
 				body = &protocol.Segment{StageRef: ref, Life: 5, Range: protocol.Range{Hi: 3}, Epoch: 9, Holder: liar.ID(), Cause: protocol.CauseAdopt}
 			case 4:
 				body = &protocol.Failed{StageRef: ref, Generation: 1 << 20, Attempt: 9, Reason: protocol.ReasonExit}
+			case 5:
+				page := Program("lie").Root
+				rc, _ := protocol.SignReceipt(liar, protocol.Receipt{StageRef: ref, Range: protocol.Range{Hi: 3}, Page: page, Keep: protocol.Hash{1}})
+				body = &protocol.Done{StageRef: ref, Range: protocol.Range{Hi: 3}, Page: page, Receipts: []protocol.SignedReceipt{rc}}
 			}
 			rec, err := protocol.SignRecord(liar, body)
 			if err != nil {

@@ -1,0 +1,98 @@
+package sim
+
+import (
+	"flag"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+var (
+	sizes = flag.String("efficiency", "10", "peers of the meshes whose efficiency is measured, as 10,100,1000")
+	each  = flag.Uint64("each", 100, "tasks a peer in them")
+)
+
+// load is what an efficiency run is made of.
+type load struct {
+	name  string
+	peers int
+	sigma float64 // of the log-normal speeds; 0: equal
+	dying float64 // of the peers, in an hour
+	want  float64 // central / ours
+}
+
+// TestEfficiency runs jobs beside a central scheduler. The figures of docs/ come from
+// -efficiency=100,1000; with few peers the floors are for regressions only.
+func TestEfficiency(t *testing.T) {
+	t.Logf("%-28s %8s %8s %8s %8s %8s %8s %8s %8s", "load", "ours", "central", "ratio", "longest", "msg/task", "presence", "bid/grant", "copies")
+	for _, n := range numbers(t, *sizes) {
+		for _, l := range []load{
+			{"equal speeds", n, 0, 0, 0.9},
+			{"log-normal speeds", n, 0.6, 0, 0.8},
+			{"log-normal, 10 %/h die", n, 0.6, 0.1, 0.75},
+		} {
+			measure(t, l)
+		}
+	}
+}
+
+func numbers(t *testing.T, list string) (out []int) {
+	n := 0
+	for _, r := range list + "," {
+		switch {
+		case r == ',':
+			out, n = append(out, n), 0
+		case r >= '0' && r <= '9':
+			n = 10*n + int(r-'0')
+		default:
+			t.Fatalf("numbers %q", list)
+		}
+	}
+	return out
+}
+
+func measure(t *testing.T, l load) {
+	t.Helper()
+	dice := rand.New(rand.NewPCG(7, uint64(l.peers)))
+	tasks := make([]time.Duration, uint64(l.peers)**each)
+	for i := range tasks { // mean 10 s, sigma 0.5
+		tasks[i] = time.Duration(float64(10*time.Second) * math.Exp(0.5*dice.NormFloat64()-0.125))
+	}
+	speeds := make([]int, l.peers)
+	for i := range speeds {
+		speeds[i] = max(50, int(1000*math.Exp(l.sigma*dice.NormFloat64())))
+	}
+	w := New(Config{
+		Seed: 1, Peers: l.peers, Slots: 1, DelayMin: 80 * time.Millisecond, DelayMax: 80 * time.Millisecond,
+		Speed: func(i int) int { return speeds[i] },
+		Task:  func(_ protocol.StageIndex, i protocol.TaskIndex) time.Duration { return tasks[i] },
+	})
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = uint64(len(tasks)) })
+	if l.dying > 0 {
+		for i := 1; i < l.peers; i++ {
+			w.After(time.Duration(dice.ExpFloat64()/l.dying*float64(time.Hour)), w.Peers[i].Kill)
+		}
+	}
+	began := time.Now()
+	if !w.Run(5*time.Hour, func() bool { return w.Done(id) }) {
+		report(t, w, id)
+		t.Fatalf("%s: not done", l.name)
+	}
+	central, longest := Central(tasks, speeds, false), Central(tasks, speeds, true)
+	presence := w.Counts["message: Beat"] + w.Counts["message: Digest"] + w.Counts["message: Jobs"] + w.Counts["message: JobsRequest"]
+	messages := float64(w.Counts.Of("message")-presence) / float64(len(tasks))
+	bids := float64(w.Counts["message: Bid"]) / float64(max(1, w.Counts["message: Grant"]))
+	ratio := float64(central) / float64(w.now)
+	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
+		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], w.Steps, time.Since(began).Seconds())
+	if ratio < l.want {
+		t.Errorf("%s: %.3f of the central scheduler, want %.2f", l.name, ratio, l.want)
+	}
+	if len(w.Violations) > 0 {
+		t.Errorf("%s: %v", l.name, w.Violations[0])
+	}
+}
