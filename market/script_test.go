@@ -13,6 +13,7 @@ import (
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/compute-mesh/mesh/protocol/insecure"
+	"github.com/ipfs/go-cid"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the scripts print into testdata")
@@ -23,7 +24,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //
 //	peers N [slots=S]                the next peers of a, b, c ..., not connected
 //	up P Q | up all, down P Q        connections come and go
-//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [mesh=M]
+//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [keep=D] [mesh=M]
 //	gossip                           announcements reach the neighbours; nogossip: nobody
 //	deliver|drop [from=P] [to=P] [kind=K]   the messages on their way; deliver all: until there are none
 //	again [from=P] [to=P] [kind=K]   the last such message that was sent comes once more
@@ -32,8 +33,9 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	end P task=I, fail P task=I, release P task=I    [stage=S]
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
-//	crash P, start P, gap P, full P (has no room to keep a job)
-//	cancel P, retry P, pause P, resume P     orders of the owner
+//	crash P, start P, gap P, leave P, full P (has no room to keep a job)
+//	checkpoint P task=I number=K [stage=S]   a running task has made its K-th
+//	cancel P, remove P, retry P, pause P, resume P     orders of the owner
 //	quiet, loud                      what is printed
 //	state [P], running [P], table [P], pending
 func TestScripts(t *testing.T) {
@@ -215,6 +217,9 @@ func (w *script) submit(l *line) {
 	j := testJob(w, uint64(l.number("tasks", 0)), func(s *job.Spec) {
 		s.Submitter, s.Nonce[1] = p.cfg.Signer.ID(), byte(len(w.jobs))
 		s.Replicas, s.Retries, s.KeepGoing = l.number("replicas", 0), l.number("retries", 3), l.has("keepgoing")
+		if l.named["keep"] != "" {
+			s.Retention = l.duration(l.named["keep"])
+		}
 		if l.named["mesh"] != "" {
 			s.Mesh = l.named["mesh"]
 		}
@@ -291,7 +296,7 @@ func (w *script) ended() bool {
 }
 
 func (w *script) work(command string, l *line) bool {
-	orders := map[string]protocol.Verb{"cancel": protocol.VerbCancel, "retry": protocol.VerbRetry, "pause": protocol.VerbPause, "resume": protocol.VerbResume}
+	orders := map[string]protocol.Verb{"cancel": protocol.VerbCancel, "remove": protocol.VerbRemove, "retry": protocol.VerbRetry, "pause": protocol.VerbPause, "resume": protocol.VerbResume}
 	if verb, ok := orders[command]; ok {
 		w.count["order"]++
 		rec := signed(w, insecure.SignAs(testOwner), &protocol.Control{Job: w.jobs[0].ID, Sequence: uint64(w.count["order"]), Verb: verb})
@@ -310,17 +315,31 @@ func (w *script) work(command string, l *line) bool {
 	case "gap":
 		w.step(p, Gap{})
 		return true
+	case "leave":
+		w.step(p, Leaving{})
+		w.print("%s: busy %v", p.name, p.m.Busy())
+		return true
+	case "checkpoint":
 	default:
 		return false
 	}
 	for _, r := range p.runs {
 		if int(r.Index) == l.number("task", 0) && int(r.Stage) == l.number("stage", 0) {
-			w.end(p, r.Run, end)
+			if command == "checkpoint" {
+				w.step(p, Checkpointed{ID: r.ID, State: checkpointFile(l.number("task", 0), l.number("number", 1))})
+			} else {
+				w.end(p, r.Run, end)
+			}
 			return true
 		}
 	}
 	w.print("%s: does not run it", p.name)
 	return true
+}
+
+// checkpointFile is the state of a task's checkpoint.
+func checkpointFile(task, number int) cid.Cid {
+	return testCID(cid.Raw, fmt.Sprintf("checkpoint %d of task %d", number, task))
 }
 
 func (w *script) show(command string, l *line) bool {

@@ -97,6 +97,8 @@ func (w *script) record(r *protocol.Record) string {
 		return fmt.Sprintf("Done %s %s receipts %s", at(b.StageRef, b.Range, b.Life), w.alias("page", b.Page), w.names(receipts)) + by
 	case *protocol.Failed:
 		return fmt.Sprintf("Failed %d/%d generation %d attempt %d reason %d exit %d", b.Stage, b.Task, b.Generation, b.Attempt, b.Reason, b.Exit) + by
+	case *protocol.Checkpoint:
+		return fmt.Sprintf("Checkpoint %d/%d epoch %d number %d %s", b.Stage, b.Task, b.Epoch, b.Sequence, w.alias("checkpoint", b.State)) + by
 	case *protocol.Seal:
 		return fmt.Sprintf("Seal %d level %d number %d %s", b.Stage, b.Level, b.Number, w.alias("root", b.Root)) + by
 	}
@@ -173,7 +175,7 @@ func (w *script) message(m protocol.Message) string {
 	case *protocol.Backup:
 		return fmt.Sprintf("%s of %d task %d/%d", kind, m.Bid.Counter, m.Stage.Stage, m.Task)
 	case *protocol.Replicate:
-		return kind + " " + w.alias("state", m.Root)
+		return kind + " " + w.alias("checkpoint", m.Root)
 	case *protocol.Suspect:
 		return kind + " " + w.name(m.Member)
 	case *protocol.Opinion:
@@ -187,6 +189,8 @@ func (w *script) effects(p *scriptPeer, e *Effects) {
 	for _, entry := range e.Persist {
 		if entry.Kind == EntryJob {
 			w.print("%s: persist job", p.name)
+		} else if entry.Kind == EntryFinal {
+			w.print("%s: persist the final state", p.name)
 		} else if rec, err := p.cfg.Codec.OpenRecord(entry.Data); err != nil {
 			w.print("%s: persist what can't be read: %v", p.name, err)
 		} else {
@@ -218,12 +222,22 @@ func (w *script) effects(p *scriptPeer, e *Effects) {
 	for _, q := range e.Probe {
 		w.print("%s: probe %s", p.name, w.name(q))
 	}
+	for _, d := range e.Drop {
+		if d.Root.Defined() {
+			w.print("%s: drop %s", p.name, w.alias("checkpoint", d.Root))
+		} else {
+			w.print("%s: drop all chunks of the job", p.name)
+		}
+	}
 }
 
 func (w *script) run(r Run) string {
 	text := fmt.Sprintf("%d/%d", r.Stage, r.Index)
 	for _, c := range r.Sources {
 		text += " of " + w.alias("root", c)
+	}
+	if r.State.Defined() {
+		text += " from " + w.alias("checkpoint", r.State)
 	}
 	return text
 }
@@ -267,6 +281,9 @@ func (w *script) state(p *scriptPeer, j *job.Signed) {
 			}
 			return true
 		})
+	}
+	if len(v.Stopped) > 0 {
+		w.print("  stopped: %s", w.sorted(v.Stopped))
 	}
 	shares := ""
 	for _, s := range v.Shares {
