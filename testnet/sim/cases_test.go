@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -344,4 +345,24 @@ func TestRestartStorm(t *testing.T) {
 	}
 	w.Run(w.now+21*time.Second, nil)
 	endsWell(t, w, id, 2*time.Minute)
+}
+
+// TestProbedBeforeReleased loses a worker's beats for a while: it answers a probe, so it
+// keeps what it holds, and no task runs twice.
+func TestProbedBeforeReleased(t *testing.T) {
+	cfg := lan(59, 5)
+	cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return 8 * time.Second }
+	cfg.Tamper = func(p *Peer, e *market.Effects) {
+		if p.Index != 3 || p.w.now < time.Second || p.w.now > 5500*time.Millisecond {
+			return
+		}
+		e.Send = slices.DeleteFunc(e.Send, func(m market.Envelope) bool { _, beat := m.Message.(*protocol.Beat); return beat })
+	}
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 10 })
+	endsWell(t, w, id, time.Minute)
+	checkTwice(t, w)
+	if n := w.Counts["record: Segment release for"]; n > 0 || w.Counts["effect: probe"] == 0 {
+		t.Errorf("%d ranges released, %d probes: want none released, and a probe", n, w.Counts["effect: probe"])
+	}
 }
