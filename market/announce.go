@@ -51,6 +51,11 @@ func (m *Machine) announced(a protocol.Announcement) error {
 	}
 	s := m.swarms[a.Job]
 	if _, over := m.finals[a.Job]; over || s != nil && !s.running() {
+		for _, k := range keepers { // who announces it was away when it ended
+			if m.up[k] {
+				m.remind(k, a.Job)
+			}
+		}
 		return nil
 	}
 	if old := m.table[a.Job]; old == nil || old.Time < a.Time {

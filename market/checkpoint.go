@@ -22,12 +22,12 @@ const maxProgress = MaxSlots
 // written once one of them has it and the other has, or had time to.
 func (m *Machine) checkpointed(in Checkpointed) {
 	r := m.runs[in.ID]
-	if r == nil || r.stopped {
-		return
+	if r == nil {
+		return // its run has ended, and the driver keeps nothing of it
 	}
 	sh := r.sh
 	s := sh.s
-	if !s.running() || sh.running[r.task] != r || sh.copies.borrowed[r.task] != "" || len(sh.progress) >= maxProgress {
+	if r.stopped || !s.running() || sh.running[r.task] != r || sh.copies.borrowed[r.task] != "" || len(sh.progress) >= maxProgress {
 		s.m.drop(s.id, in.State)
 		return
 	}
@@ -71,6 +71,7 @@ func (sh *share) settleProgress(t protocol.TaskIndex) {
 func (sh *share) progressTick() {
 	for _, t := range sortedKeys(sh.progress) {
 		if sh.running[t] == nil {
+			sh.s.m.drop(sh.s.id, sh.progress[t].state)
 			delete(sh.progress, t)
 			continue
 		}
@@ -120,6 +121,33 @@ func (s *swarm) checkpointOf(rec *protocol.Record) *protocol.Record {
 		return st.at(b.Task).check
 	}
 	return nil
+}
+
+// statesIn are the states of the tasks that a result about to be learned ends: nobody
+// goes on from them any more.
+func (s *swarm) statesIn(rec *protocol.Record) []cid.Cid {
+	var r protocol.Range
+	var ref protocol.StageRef
+	switch b := rec.Body.(type) {
+	case *protocol.Done:
+		ref, r = b.StageRef, b.Range
+	case *protocol.Seal:
+		if ref = b.StageRef; b.Level == 0 {
+			r = protocol.Block(b.Number).Range(s.ledger.tasks(b.Stage))
+		}
+	}
+	st := s.ledger.stage(ref)
+	if st == nil {
+		return nil
+	}
+	var list []cid.Cid
+	st.each(r.Intersect(st.all()), func(_ protocol.Range, c *cell) bool {
+		if c.done == nil && c.check != nil {
+			list = append(list, c.check.Body.(*protocol.Checkpoint).State)
+		}
+		return true
+	})
+	return list
 }
 
 // tellStates tells a peer that may take over a range where to go on with its tasks.

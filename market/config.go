@@ -133,6 +133,9 @@ const (
 	MaxSegments = 16384
 	// MaxQueued bounds the runs given out ahead of a slot.
 	MaxQueued = 64
+	// MaxTold bounds the neighbours that are told an owner's order at once: as many as a
+	// peer keeps close.
+	MaxTold = 64
 	// MaxOpaque bounds the records of unknown kinds kept for a job.
 	MaxOpaque = 64
 	// PageTasks bounds the results of a page: a block.

@@ -14,6 +14,7 @@ type inviteState struct {
 	few      time.Duration                     // since when there are too few; never: enough
 	accepted bool                              // there were enough once
 	fetching bool                              // what this peer is invited to keep is on its way
+	signing  bool                              // this peer's own Keep is being made
 	progress []protocol.PeerID
 	next     time.Duration // when the inviters are told that it still is
 }
@@ -27,6 +28,8 @@ func (v *inviteState) init() {
 // keepNow signs this peer's Keep: everything it promises is in the store.
 func (s *swarm) keepNow(groups protocol.GroupSet) {
 	s.m.out.Sync = true
+	s.invite.signing = true
+	defer func() { s.invite.signing = false }()
 	if rec := s.sign(&protocol.Keep{Job: s.id, Groups: groups, Sequence: s.m.sequence()}); rec != nil {
 		s.keep = rec
 		s.pass(rec, s.m.self)
@@ -38,6 +41,11 @@ func (s *swarm) keepNow(groups protocol.GroupSet) {
 func (s *swarm) keepLearned(rec *protocol.Record) {
 	delete(s.invite.asked, rec.Signer)
 	if rec.Signer == s.m.self {
+		if known := s.keep != nil || s.invite.signing; !known { // forgotten, as by a journal from a backup
+			s.m.fetch(Fetch{
+				Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: rec.Body.(*protocol.Keep).Groups, From: s.sources(),
+			}, func(Fetched) { s.m.out.Sync = true })
+		}
 		s.keep = rec
 		s.takeStock()
 		for _, sh := range s.shares {
@@ -151,9 +159,13 @@ func (s *swarm) candidates() []protocol.PeerID {
 // keepRequest is an invitation to keep a job.
 func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 	if s := m.swarms[q.Job]; s != nil {
+		if s.keep != nil {
+			s.brief(from) // who invites may know less than we do
+		}
 		s.invited(from, q.Groups)
 		return
 	}
+	m.remind(from, q.Job)
 	m.learnJob(q.Job, []protocol.PeerID{from}, func(s *swarm, err error) {
 		if err != nil {
 			m.send(from, &protocol.KeepAnswer{Job: q.Job, Reason: "its manifest can't be had or is refused here"})

@@ -77,8 +77,16 @@ func (s *swarm) orphanTick() {
 	}
 	now := s.m.now.Mono
 	if s.alone == 0 {
-		s.alone = now
+		s.alone, s.around = now, now
 	}
+	if now >= s.around { // perhaps there are keepers that we have never heard of
+		s.around = now + s.m.cfg.Orphan/8
+		near := ranked("around/"+string(s.m.self), s.id, uint64(now), sortedKeys(s.m.up))
+		for _, p := range near[:min(len(near), protocol.MaxHints)] {
+			s.m.send(p, &protocol.WorkRequest{Job: s.id})
+		}
+	}
+	s.wakeAt(s.around)
 	if due := s.alone + s.m.cfg.Orphan; now < due {
 		s.wakeAt(due)
 		return
@@ -122,7 +130,8 @@ func (s *swarm) acknowledged(from protocol.PeerID, a *protocol.Acknowledge) {
 type final struct {
 	state   protocol.JobState
 	reason  string
-	expires int64 // Unix ms: the manifest's expiry and finalTime
+	expires int64            // Unix ms: the manifest's expiry and finalTime
+	order   *protocol.Record // the owner's cancel or remove, for who was away; nil: the job ended by itself
 }
 
 // finalTime is how long after its expiry a job's final state is remembered, in ms.
@@ -179,7 +188,7 @@ const sweepTime = 10 * time.Second
 
 // retire drops a job's results and keeps its final state.
 func (m *Machine) retire(s *swarm) {
-	f := final{s.state, s.reason[:min(len(s.reason), maxReason)], s.manifest().Expires.UnixMilli() + finalTime}
+	f := final{s.state, s.reason[:min(len(s.reason), maxReason)], s.manifest().Expires.UnixMilli() + finalTime, s.ledger.end}
 	delete(m.swarms, s.id)
 	m.finals[s.id] = f
 	m.persist(EntryFinal, s.id, f.encode())
@@ -187,15 +196,35 @@ func (m *Machine) retire(s *swarm) {
 	m.changed(s.id)
 }
 
-// encode is the journal's form: the state, the expiry in 8 bytes, the reason.
+// encode is the journal's form: the state, the expiry in 8 bytes, the reason after its
+// length, the order as it was signed.
 func (f *final) encode() []byte {
 	b := append([]byte{byte(f.state)}, binary.BigEndian.AppendUint64(nil, uint64(f.expires))...)
-	return append(b, f.reason...)
+	b = append(append(b, byte(len(f.reason))), f.reason...)
+	if f.order != nil {
+		b = append(b, f.order.Raw...)
+	}
+	return b
 }
 
-func decodeFinal(b []byte) (final, bool) {
-	if len(b) < 9 {
+func decodeFinal(b []byte, codec protocol.Codec) (final, bool) {
+	if len(b) < 10 || len(b) < 10+int(b[9]) {
 		return final{}, false
 	}
-	return final{protocol.JobState(b[0]), string(b[9:]), int64(binary.BigEndian.Uint64(b[1:9]))}, true
+	f := final{state: protocol.JobState(b[0]), expires: int64(binary.BigEndian.Uint64(b[1:9])), reason: string(b[10 : 10+int(b[9])])}
+	if raw := b[10+int(b[9]):]; len(raw) > 0 {
+		rec, err := codec.OpenRecord(raw)
+		if err != nil {
+			return final{}, false
+		}
+		f.order = &rec
+	}
+	return f, true
+}
+
+// remind tells a peer that speaks of a job which its owner ended while it was away.
+func (m *Machine) remind(to protocol.PeerID, id protocol.JobID) {
+	if f, over := m.finals[id]; over && f.order != nil {
+		m.tell(to, f.order)
+	}
 }

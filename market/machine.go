@@ -260,13 +260,25 @@ func (m *Machine) alive(p protocol.PeerID) bool {
 	if p == m.self || m.up[p] {
 		return true
 	}
-	since, gone := m.down[p]
-	return !gone || m.now.Mono-since > forgetDown
+	_, gone := m.down[p]
+	return !gone
 }
 
-// forgetDown is after what time a peer that was unreachable is tried again, where
-// nothing was heard of it meanwhile.
+// forgetDown is how often a keeper that is out of reach is looked for, and how long the
+// answer that nobody is there stands.
 const forgetDown = 30 * time.Second
+
+// lookFor probes the keepers of a running job that are out of reach: one that is found is
+// connected to by that.
+func (s *swarm) lookFor() {
+	for _, k := range s.keepers() {
+		if since, gone := s.m.down[k]; gone && !s.m.up[k] && s.m.now.Mono-since >= forgetDown {
+			s.m.down[k] = s.m.now.Mono
+			s.m.out.Probe = append(s.m.out.Probe, k)
+		}
+	}
+	s.wakeIn(forgetDown)
+}
 
 func (m *Machine) peerUp(p protocol.PeerID) {
 	delete(m.down, p)
@@ -394,7 +406,13 @@ func (m *Machine) ordered(rec protocol.Record) error {
 	if s == nil {
 		return fmt.Errorf("market: control of %s: %w", rec.Body.JobID(), ErrNoJob)
 	}
-	_, err := s.learn(&rec, m.self)
+	changed, err := s.learn(&rec, m.self)
+	if changed { // also past the keepers known here, who may be gone: an order is rare
+		near := ranked("order", s.id, 0, sortedKeys(m.up))
+		for _, p := range near[:min(len(near), MaxTold)] {
+			m.tell(p, &rec)
+		}
+	}
 	return err
 }
 

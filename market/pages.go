@@ -1,6 +1,7 @@
 package market
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -208,7 +209,10 @@ func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
 				continue
 			}
 			known := slices.ContainsFunc(p.receipts, func(r protocol.SignedReceipt) bool { return r.Signer == from })
-			if known || s.ledger.keptBy(a.Receipt.Keep, from) != nil {
+			if err := s.ledger.keptBy(a.Receipt.Keep, from); errors.Is(err, errUnknown) {
+				s.m.send(from, &protocol.WorkRequest{Job: s.id}) // its brief has the Keep
+				continue
+			} else if known || err != nil {
 				continue
 			}
 			p.receipts = append(p.receipts, *a.Receipt)

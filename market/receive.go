@@ -28,6 +28,9 @@ func (m *Machine) received(from protocol.PeerID, msg protocol.Message) error {
 	}
 	s := m.swarms[id]
 	if s == nil {
+		if _, news := msg.(*protocol.News); !news {
+			m.remind(from, id)
+		}
 		if q, ok := msg.(*protocol.Bid); ok {
 			m.send(from, &protocol.Refusal{Job: q.Job, Bid: q.ID})
 		}

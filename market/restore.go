@@ -32,7 +32,7 @@ func (m *Machine) restore(entries []Entry) error {
 				_, _ = s.ledger.add(&rec)
 			}
 		case EntryFinal:
-			f, ok := decodeFinal(e.Data)
+			f, ok := decodeFinal(e.Data, m.cfg.Codec)
 			if !ok {
 				return fmt.Errorf("market: restore job %s: its final state is cut off", e.Job)
 			}

@@ -38,6 +38,7 @@ type swarm struct {
 	swap    time.Duration     // when the next digest goes
 	swapTo  int
 	alone   time.Duration                     // since when no keeper is reached; 0: one is
+	around  time.Duration                     // when neighbours are asked next, while there is no keeper
 	stopped map[protocol.PeerID]protocol.Hash // who acknowledged which order to end; it may come before the order
 	acked   bool
 	moved   time.Duration              // when a result was last heard of, or the job itself
@@ -119,6 +120,7 @@ func (s *swarm) tick() {
 	if s.listening > 0 && now >= s.listening {
 		s.listening = 0
 	}
+	s.lookFor()
 	s.exchangeTick()
 	s.orphanTick()
 	s.inviteTick()
@@ -136,10 +138,13 @@ func (s *swarm) tick() {
 // learn joins a record into the ledger and, where it is news, makes it durable and
 // passes it on. from is the peer that sent it, or this one.
 func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) {
-	old, loser := s.checkpointOf(rec), s.loserTo(rec)
+	old, loser, states := s.checkpointOf(rec), s.loserTo(rec), s.statesIn(rec)
 	changed, err := s.ledger.add(rec)
 	if err != nil || !changed {
 		return false, err
+	}
+	for _, state := range states {
+		s.m.drop(s.id, state)
 	}
 	s.m.persist(EntryRecord, s.id, rec.Raw)
 	s.pass(rec, from)
@@ -191,8 +196,8 @@ func (s *swarm) sign(b protocol.Body) *protocol.Record {
 	if err != nil {
 		return nil
 	}
-	if _, err := s.learn(&rec, s.m.self); err != nil {
-		return nil
+	if changed, err := s.learn(&rec, s.m.self); err != nil || !changed {
+		return nil // it would say what nobody has: what stands was there before
 	}
 	return &rec
 }
@@ -294,6 +299,7 @@ func (s *swarm) revive() {
 	}
 	s.ended = 0
 	s.m.insert(s)
+	s.takeStock()
 	s.listen()
 }
 

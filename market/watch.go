@@ -12,7 +12,8 @@ type watchState struct {
 	members  map[protocol.PeerID]*member
 	holders  map[protocol.PeerID]time.Duration // since when this peer judges a holder
 	suspects map[protocol.PeerID]*suspect
-	next     time.Duration // when the holders are looked at
+	excused  map[protocol.PeerID]bool // silent, but there when probed
+	next     time.Duration            // when the holders are looked at
 }
 
 type member struct {
@@ -35,6 +36,7 @@ func (w *watchState) init() {
 	w.members = map[protocol.PeerID]*member{}
 	w.holders = map[protocol.PeerID]time.Duration{}
 	w.suspects = map[protocol.PeerID]*suspect{}
+	w.excused = map[protocol.PeerID]bool{}
 }
 
 func (w *watchState) clear() {
@@ -55,6 +57,7 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 	}
 	w.seen = s.m.now.Mono
 	delete(s.watch.suspects, p)
+	delete(s.watch.excused, p)
 	return w
 }
 
@@ -75,17 +78,16 @@ func (s *swarm) workRequest(from protocol.PeerID) {
 		return
 	}
 	s.memberSeen(from)
+	// A keeper asks itself: one that asks another has forgotten that it is one.
 	a := s.answer(from)
-	if !s.isKeeper(from) {
-		s.brief(from)
-		for _, o := range a.Open {
-			s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
-				if c.check != nil {
-					s.m.tell(from, c.check)
-				}
-				return true
-			})
-		}
+	s.brief(from)
+	for _, o := range a.Open {
+		s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
+			if c.check != nil {
+				s.m.tell(from, c.check)
+			}
+			return true
+		})
 	}
 	s.m.flushNews()
 	s.m.send(from, a)
@@ -375,9 +377,15 @@ func (s *swarm) probed(p protocol.PeerID, alive bool) {
 	}
 	q.probing = false
 	s.wakeAt(s.m.now.Mono)
+	if alive && s.watch.excused[p] {
+		s.condemn(p) // it is there and knows what it holds, and still says nothing of it
+		return
+	}
 	if alive {
 		delete(s.watch.suspects, p)
+		s.watch.excused[p] = true
 		s.watch.holders[p] = s.m.now.Mono
+		s.brief(p)
 		for _, st := range s.ledger.stages {
 			if st != nil {
 				s.putRight(p, st, nil)
@@ -425,6 +433,7 @@ func (s *swarm) opinion(from protocol.PeerID, o *protocol.Opinion) {
 // condemn releases everything that a peer holds.
 func (s *swarm) condemn(p protocol.PeerID) {
 	delete(s.watch.suspects, p)
+	delete(s.watch.excused, p)
 	delete(s.watch.holders, p)
 	delete(s.watch.members, p)
 	if s.keep == nil || !s.acting() {
@@ -435,6 +444,10 @@ func (s *swarm) condemn(p protocol.PeerID) {
 			continue
 		}
 		for _, h := range st.holdings(p) {
+			if h.epoch >= protocol.MaxEpoch { // a claim that nothing can follow but a new life
+				s.sign(&protocol.Reopen{StageRef: st.ref, Range: h.rng, Life: h.life + 1, Cause: protocol.ReopenEpoch, Keep: s.keep.Hash})
+				continue
+			}
 			s.sign(&protocol.Segment{
 				StageRef: st.ref, Life: h.life, Range: h.rng, Epoch: h.epoch + 1,
 				Cause: protocol.CauseReleaseFor, Replaced: p, Keep: s.keep.Hash,

@@ -12,8 +12,9 @@ import (
 )
 
 var (
-	sizes = flag.String("efficiency", "10", "peers of the meshes whose efficiency is measured, as 10,100,1000")
-	each  = flag.Uint64("each", 100, "tasks a peer in them")
+	sizes   = flag.String("efficiency", "10", "peers of the meshes whose efficiency is measured, as 10,100,1000")
+	verbose = flag.Bool("counts", false, "print what efficiency runs counted")
+	each    = flag.Uint64("each", 100, "tasks a peer in them")
 )
 
 // load is what an efficiency run is made of.
@@ -89,6 +90,9 @@ func measure(t *testing.T, l load) {
 	ratio := float64(central) / float64(w.now)
 	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
 		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], w.Steps, time.Since(began).Seconds())
+	if *verbose {
+		t.Logf("counts:\n%s", w.Counts)
+	}
 	if ratio < l.want {
 		t.Errorf("%s: %.3f of the central scheduler, want %.2f", l.name, ratio, l.want)
 	}
