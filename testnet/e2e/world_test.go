@@ -188,15 +188,6 @@ func (m *mesh) typed(t *testing.T, args ...string) result {
 	return result{"mesh " + strings.Join(args, " "), out.String(), errs.String(), cmd.ProcessState.ExitCode()}
 }
 
-// status is how the testnet is.
-func (m *mesh) status(t *testing.T) (s testnet.Status) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(m.typed(t, "status", "--json").want(t, 0).out), &s); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // add starts another peer with `mesh testnet add`.
 func (m *mesh) add(t *testing.T) peer {
 	t.Helper()

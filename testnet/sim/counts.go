@@ -112,8 +112,4 @@ func recordName(b protocol.Body) string {
 	return "record: " + strings.TrimPrefix(fmt.Sprintf("%T", b), "*protocol.")
 }
 
-func inputName(in market.Input) string {
-	return "input: " + strings.TrimPrefix(fmt.Sprintf("%T", in), "market.")
-}
-
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
