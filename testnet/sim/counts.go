@@ -7,12 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 )
 
 // Counts tell how often things came about, by name: "fault: ...", "message: ...",
-// "record: ...", "effect: ...", "input: ...".
+// "record: ...", "effect: ...", "order: ...", "job: ...".
 type Counts map[string]int
 
 // Add adds another's.
