@@ -190,17 +190,21 @@ func (c *chaos) failuresDrawn() {
 	}
 }
 
-// retried mends the program after a while, and has the owner try again.
+// retried mends the program after a while, and has the owner look now and then whether
+// the job has failed, and try again.
 func (c *chaos) retried() {
 	for _, j := range c.jobs {
 		j.want = protocol.JobDone
 	}
-	c.After(stormTime+20*time.Second, func() {
+	var again func()
+	again = func() {
 		c.fails = false
 		for _, j := range c.jobs {
 			c.order(j, protocol.VerbRetry)
 		}
-	})
+		c.After(20*time.Second, again)
+	}
+	c.After(stormTime+20*time.Second, again)
 }
 
 // ordersDrawn has the owner pause and resume, or cancel.
