@@ -170,7 +170,7 @@ func (c *chaos) submit(j *trial) {
 func (c *chaos) failuresDrawn() {
 	if c.one(4) {
 		bad := c.dice.IntN(len(c.Peers))
-		c.calm = false
+		c.calm, c.mayFail = false, true // it may use up all attempts where it is cut off from the others
 		c.cfg.Fail = func(p int, _ protocol.StageIndex, t protocol.TaskIndex) bool { return p == bad && t%3 == 0 }
 	} else if c.one(8) {
 		task := protocol.TaskIndex(c.dice.IntN(20))
@@ -274,7 +274,12 @@ func (c *chaos) heal() {
 
 // ends waits for a job to end: I2, and that it can be seen to.
 func (c *chaos) ends(j *trial) {
-	over := func() bool { return c.inv.retired[j.id] || c.Done(j.id) && c.state(j.id) == j.want }
+	over := func() bool {
+		if c.mayFail && j.want == protocol.JobDone && c.state(j.id) == protocol.JobFailed {
+			j.want = protocol.JobFailed
+		}
+		return c.inv.retired[j.id] || c.Done(j.id) && c.state(j.id) == j.want
+	}
 	if !c.Run(c.now+healTime, over) {
 		c.violate("I2", "a job has not ended %v after the world was healed: %s", healTime, c.progress(j.id))
 	}

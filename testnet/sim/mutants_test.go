@@ -66,7 +66,7 @@ func first(found map[string]bool) string {
 }
 
 // failed finds the tests and the seeds that failed, and which invariant.
-var failed = regexp.MustCompile(`(?m)^\s*(?:--- FAIL: (\S+)|.*: (seed \d+: [A-Z]\d|seed \d+: \w+)|.*(never seen): .*|(panic): .*)`)
+var failed = regexp.MustCompile(`(?m)^\s*(?:--- FAIL: (\S+)|.*: (seed \d+: [A-Z]\d|seed \d+: \w+)|.*(never seen): .*|(panic: [a-z ]{0,40}).*)`)
 
 // failures builds the simulator with a patch and gives what fails in it.
 func failures(t *testing.T, root, patch string) map[string]bool {
@@ -81,7 +81,7 @@ func failures(t *testing.T, root, patch string) map[string]bool {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with %q: %v\n%s", patch, err, out)
 	}
-	run := exec.Command(bin, "-test.timeout=10m", "-test.run=^Test[^BE]", fmt.Sprintf("-seeds=%d", *short))
+	run := exec.Command(bin, "-test.timeout=3m", "-test.run=^Test[^BE]", fmt.Sprintf("-seeds=%d", *short))
 	run.Dir = filepath.Join(root, "testnet/sim")
 	out, err := run.CombinedOutput()
 	found := map[string]bool{}
