@@ -31,8 +31,8 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// It also joins, keeps and forwards records that nothing here signs so far: Reopen and
-// Unkeep. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
+// It also joins, keeps and forwards records that nothing here signs so far: Unkeep, and
+// Reopen but for absurd epochs. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
 // alone. The visible state is compared as one digest, and told whole where it differs.
 //
 // # Use
