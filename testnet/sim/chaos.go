@@ -30,12 +30,13 @@ const (
 // chaos is one seed's run: a mesh, its jobs, and what befalls them.
 type chaos struct {
 	*World
-	dice  *rand.Rand // draws the plan; the world's own draws delays
-	jobs  []*trial
-	calm  bool  // no fault was drawn
-	gone  *Peer // for good
-	never *Peer // who will be: its orders may be lost with it
-	fails bool  // the program fails while this is so
+	dice    *rand.Rand // draws the plan; the world's own draws delays
+	jobs    []*trial
+	calm    bool  // no fault was drawn
+	gone    *Peer // for good
+	never   *Peer // who will be: its orders may be lost with it
+	fails   bool  // the program fails while this is so
+	mayFail bool  // a peer fails what others would not
 }
 
 // trial is a job and what is to become of it.
