@@ -226,6 +226,7 @@ type storeState struct {
 	pages map[string]*kept       // by page
 	tell  []cid.Cid              // stored here, and not told to the other keepers yet
 	due   time.Duration          // when they are told
+	scan  time.Duration          // when pages are looked for that should be here; not before
 	seals map[protocol.Hash]bool // seals whose content is here or on its way
 }
 
@@ -439,6 +440,7 @@ func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done, moment time.Dur
 	p.from = append(p.from, rec.Signer)
 	if !p.here {
 		p.due = min(p.due, s.m.now.Mono+moment)
+		s.store.scan = min(s.store.scan, p.due)
 		s.wakeAt(p.due)
 	}
 	s.considerSeal(b.StageRef, b.Range)
@@ -450,12 +452,18 @@ func (s *swarm) storeTick() {
 		return
 	}
 	s.flushStored()
+	if s.m.now.Mono < s.store.scan {
+		s.wakeAt(s.store.scan)
+		return
+	}
+	s.store.scan = never
 	for _, k := range sortedKeys(s.store.pages) {
 		p := s.store.pages[k]
 		if p.here || p.fetch || p.due == never {
 			continue
 		}
 		if p.due > s.m.now.Mono {
+			s.store.scan = min(s.store.scan, p.due)
 			s.wakeAt(p.due)
 			continue
 		}
@@ -467,6 +475,7 @@ func (s *swarm) storeTick() {
 				return
 			}
 			p.due = s.m.now.Mono + s.m.cfg.KeepWait
+			s.store.scan = min(s.store.scan, p.due)
 			s.wakeAt(p.due)
 		})
 	}

@@ -13,6 +13,7 @@ import (
 type sealState struct {
 	ready map[sealKey]time.Duration // complete, and since when
 	doing map[sealKey]bool
+	asked time.Duration          // when the others were last told again what is stored here
 	pages map[blockKey][]cid.Cid // pages of sealed blocks: where their logs are
 }
 
@@ -106,8 +107,22 @@ func (s *swarm) sealTick() {
 		} else if s.replicated(st, protocol.Block(k.name.number)) {
 			s.sealBlock(k, st)
 		} else {
+			s.askStored(k)
 			s.wakeIn(s.m.cfg.Step)
 		}
+	}
+}
+
+// askStored mends words that got lost: while a complete block waits for pages to be with
+// enough keepers, all of them are told again, every Exchange, what is stored here; each
+// keeper that waits does so.
+func (s *swarm) askStored(k sealKey) {
+	if s.m.now.Mono < s.sealer.asked+s.m.cfg.Exchange || s.m.now.Mono < s.sealer.ready[k]+s.m.cfg.Exchange {
+		return
+	}
+	s.sealer.asked = s.m.now.Mono
+	for _, p := range s.others() {
+		s.tellStored(p)
 	}
 }
 
