@@ -72,7 +72,13 @@ func (s *swarm) adopt(sh *share, o protocol.Open) {
 		if c.done != nil || c.life > o.Life || !free || s.ledger.exhausted(c) {
 			return true
 		}
-		list = extend(list, holding{r, max(c.life, o.Life), max(c.epoch(), o.Epoch)})
+		last := len(list) - 1
+		if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == max(c.life, o.Life) {
+			list[last].rng.Hi = r.Hi
+			list[last].epoch = max(list[last].epoch, c.epoch())
+		} else {
+			list = append(list, holding{r, max(c.life, o.Life), max(c.epoch(), o.Epoch)})
+		}
 		return true
 	})
 	for _, h := range list {

@@ -327,20 +327,16 @@ func (s *stage) holdings(p protocol.PeerID) []holding {
 		if c.done != nil || s.holder(c) != p {
 			return true
 		}
-		list = extend(list, holding{r, c.life, c.epoch()})
+		last := len(list) - 1
+		if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == c.life {
+			list[last].rng.Hi = r.Hi
+			list[last].epoch = max(list[last].epoch, c.epoch())
+		} else {
+			list = append(list, holding{r, c.life, c.epoch()})
+		}
 		return true
 	})
 	return list
-}
-
-// extend adds the next holding in ascending order: to the last where that goes on with it.
-func extend(list []holding, h holding) []holding {
-	if n := len(list) - 1; n >= 0 && list[n].rng.Hi == h.rng.Lo && list[n].life == h.life {
-		list[n].rng.Hi = h.rng.Hi
-		list[n].epoch = max(list[n].epoch, h.epoch)
-		return list
-	}
-	return append(list, h)
 }
 
 // seal joins a valid seal: into the tasks of its block, into the tree above, and into
