@@ -56,7 +56,7 @@ type ExchangeConfig struct {
 	BitswapWait time.Duration
 	// NoBitswap leaves bitswap out: neither served nor used.
 	NoBitswap bool
-	// Log receives drops of holders and refused streams. Default: discarded.
+	// Log receives lies and absences of holders, and refused streams. Default: discarded.
 	Log *slog.Logger
 }
 
@@ -144,6 +144,7 @@ type Exchange struct {
 	serving map[peer.ID]int             // their number by peer
 	idle    map[peer.ID]*holderStream   // kept for the next fetch
 	claims  map[key]*claim              // chunks being asked for
+	away    map[peer.ID]absence         // holders that could not be reached
 	using   map[peer.ID]int             // streams to holders in use
 	left    chan struct{}               // closed and replaced when one is no longer
 }
@@ -161,6 +162,7 @@ func NewExchange(h host.Host, s *Store, cfg ExchangeConfig) (*Exchange, error) {
 		serving: map[peer.ID]int{},
 		idle:    map[peer.ID]*holderStream{},
 		claims:  map[key]*claim{},
+		away:    map[peer.ID]absence{},
 		using:   map[peer.ID]int{},
 		left:    make(chan struct{}),
 	}

@@ -95,9 +95,7 @@ func (x *Exchange) stream(ctx context.Context, p peer.ID) (*holderStream, error)
 	if h != nil && h.timer.Stop() {
 		return h, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.cfg.DialTimeout)
-	defer cancel()
-	s, err := x.host.NewStream(ctx, p, ProtocolID)
+	s, err := x.open(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +187,9 @@ func (w *worker) run() {
 // drop records why a holder is no longer asked.
 func (f *fetch) drop(w *worker, err error) {
 	f.x.stats.dropped(w.peer)
-	f.x.log.Info("holder dropped from a fetch", "peer", w.peer, "cause", err)
+	if errors.Is(err, ErrMismatch) {
+		f.x.log.Info("holder sent wrong bytes, and is dropped from a fetch", "peer", w.peer, "cause", err)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
