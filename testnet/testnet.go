@@ -25,7 +25,7 @@ const (
 	// startsAtOnce is how many peers are started side by side: more only wait for the CPU.
 	startsAtOnce = 4
 	// answerTimeout is how long a peer may take to say how it is.
-	answerTimeout = 2 * time.Second
+	answerTimeout = 5 * time.Second
 )
 
 // Config says what testnet is wanted.

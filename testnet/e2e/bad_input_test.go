@@ -84,7 +84,6 @@ func TestOddNames(t *testing.T) {
 // A file that is written to while it is imported makes no job.
 func TestInputThatChanges(t *testing.T) {
 	p, dir := network(t).peers[0], t.TempDir()
-	jobs := p.ok(t, "ls")
 	file := write(t, filepath.Join(dir, "growing"), strings.Repeat("line\n", 1<<20))
 	stop, stopped := make(chan struct{}), make(chan error)
 	go func() {
@@ -100,8 +99,14 @@ func TestInputThatChanges(t *testing.T) {
 		}
 		stopped <- err
 	}()
-	r := p.run(t, "submit", "--input", file, "--map", contract+" cat", "-o", "-").want(t, 1, "changed while being imported", "nothing was submitted")
-	t.Log(r.err)
+	var jobs string
+	var r result
+	eventually(t, "a write meets the import", func() bool {
+		jobs = p.ok(t, "ls")
+		r = p.run(t, "submit", "--input", file, "--map", contract+" cat", "-o", filepath.Join(dir, "out"))
+		return r.status != 0
+	})
+	t.Log(r.want(t, 1, "changed while being imported", "nothing was submitted").err)
 	close(stop)
 	if err := <-stopped; err != nil {
 		t.Fatal(err)

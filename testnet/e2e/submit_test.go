@@ -209,15 +209,18 @@ func TestFailedTasks(t *testing.T) {
 	if s.State != api.StateFailed || s.Done != 3 || s.Failed != 1 || len(s.Failures) == 0 {
 		t.Fatalf("%+v", s)
 	}
-	attempts := uint64(0) // each peer counts its own
+	// Each peer counts the attempts that it made. With one retry the second is the last that is begun on purpose; of
+	// two peers that took the task at once both count theirs.
+	attempts, by := uint64(0), map[string]bool{}
 	for _, f := range s.Failures {
 		attempts += f.Attempt
-		if f.Task != 2 || f.Exit != 9 || f.Reason != "exit" {
+		if f.Task != 2 || f.Exit != 9 || f.Reason != "exit" || f.Attempt == 0 || by[f.Peer] {
 			t.Errorf("failure: %+v", f)
 		}
+		by[f.Peer] = true
 	}
-	if attempts != 2 {
-		t.Errorf("%d attempts with one retry: %+v", attempts, s.Failures)
+	if attempts < 2 {
+		t.Errorf("the job failed after %d attempts, with one retry: %+v", attempts, s.Failures)
 	}
 	if got := p.run(t, "get", job, "-o", "-").want(t, 1); !strings.Contains(got.err, "--partial") {
 		t.Errorf("get of a failed job: %s", got.err)

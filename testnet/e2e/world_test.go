@@ -24,7 +24,7 @@ import (
 
 const (
 	// patience bounds every wait; only a fault reaches it.
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 	// pollTime is how often a condition is looked at.
 	pollTime = 20 * time.Millisecond
 	// daemonPID is the file in a daemon's directory that says which process it is.
