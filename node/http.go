@@ -27,6 +27,7 @@ func (n *Node) serveAPI() (err error) {
 		return err
 	}
 	server := api.NewServer(newBackend(n), n.log)
+	server.Handler = withProfiles(server.Handler)
 	n.servers = append(n.servers, server)
 	n.serve(server, n.listener)
 	return nil
