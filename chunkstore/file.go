@@ -233,6 +233,27 @@ func (s *Store) readAt(c cid.Cid, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+var errNoPath = errors.New("no path")
+
+// Paths are the chunk files that make the file under root, in order, for reading without a copy; what Path says of one holds
+// for each. ok is false where there are more than most, where a node has bytes itself, as some IPFS nodes make them, and where
+// a chunk is missing: Materialise serves those cases, or says what is wrong.
+func (s *Store) Paths(ctx context.Context, root cid.Cid, most int) (paths []string, ok bool) {
+	size, err := s.FileSize(ctx, root)
+	if err != nil {
+		return nil, false
+	}
+	err = s.visit(ctx, child{cid: root, size: uint64(size)}, 0, size, maxDepth, func(data segment) error {
+		path, ok := s.Path(data.cid)
+		if !ok || len(paths) == most {
+			return errNoPath
+		}
+		paths = append(paths, path)
+		return nil
+	})
+	return paths, err == nil
+}
+
 // Materialise writes the file under root to path, where nothing may be yet, and returns its size. A file of one chunk
 // becomes a hard link to the chunk, read-only, where the file systems allow it; otherwise the file is a copy. On error
 // nothing is left at path.

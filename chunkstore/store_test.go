@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/boxo/ipld/unixfs"
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 	"pgregory.net/rapid"
@@ -424,5 +426,38 @@ func TestMaterialise(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("half a file is left: %v", err)
+	}
+}
+
+// TestPaths: read one after another, the chunks' files are the file; what has no files of its own is left to Materialise.
+func TestPaths(t *testing.T) {
+	s := testStore(t)
+	for name, data := range map[string][]byte{"empty": nil, "one": []byte("one chunk"), "many": randomBytes(6, 3*MaxChunk+1)} {
+		pieces, _ := importAll(t, s, Split{}, sourceFile{name, data})
+		paths, ok := s.Paths(t.Context(), pieces[0].Root, 4)
+		var got []byte
+		for _, path := range paths {
+			got = append(got, must(os.ReadFile(path))(t)...)
+		}
+		if !ok || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes in %d files, %v", name, len(got), len(paths), ok)
+		}
+	}
+	pieces, _ := importAll(t, s, Split{}, sourceFile{"many", randomBytes(6, 3*MaxChunk+1)})
+	if _, ok := s.Paths(t.Context(), pieces[0].Root, 3); ok {
+		t.Error("more files than asked for")
+	}
+	node := merkledag.NodeWithData(unixfs.FilePBData([]byte("inline"), 6))
+	if err := s.PutBlock(t.Context(), node.Cid(), node.RawData()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Paths(t.Context(), node.Cid(), 4); ok {
+		t.Error("bytes inside a node have no file")
+	}
+	if err := s.Delete(must(s.Chunks(t.Context(), pieces[0].Root))(t)[2]); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Paths(t.Context(), pieces[0].Root, 4); ok {
+		t.Error("a missing chunk has no file")
 	}
 }

@@ -31,7 +31,7 @@ func (r *runner) resume(t *task, in *prepared) {
 	if !t.State.Defined() {
 		return
 	}
-	path, err := r.prep.piece(t.ctx, &t.Run, t.State, in)
+	path, err := r.prep.state(t.ctx, &t.Run, t.State, in)
 	if err == nil {
 		err = stateFits(path, in.task.Limits.Disk)
 	}

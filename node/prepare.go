@@ -20,6 +20,9 @@ const (
 	// joinAhead is how many outputs a reducer's input is fetched ahead: in memory are their small ones, at most 4 KiB
 	// each.
 	joinAhead = 64
+	// chunksShown is the most chunks that a task reads as they are stored, and no copy of them: what names them crosses to
+	// its process with the task, twice, as text of some 150 bytes each.
+	chunksShown = 1024
 	// joinBuffer gathers small outputs into larger writes.
 	joinBuffer = 256 << 10
 )
@@ -153,14 +156,16 @@ func (p *preparer) fill(ctx context.Context, r *market.Run, j *jobFiles, out *pr
 		return nil
 	}
 	if stage.Source.Kind == job.SourceOutputs {
-		t.Stdin, err = p.join(ctx, r, j, plan.Reads, out)
+		var joined string
+		joined, err = p.join(ctx, r, j, plan.Reads, out)
+		t.Stdin = []string{joined}
 	} else {
 		t.Stdin, err = p.piece(ctx, r, entry.Root, out)
 	}
 	if err != nil {
 		return err
 	}
-	t.In = append(t.In[:len(t.In):len(t.In)], sandbox.File{Name: plan.InputName, Path: t.Stdin})
+	t.In = append(t.In[:len(t.In):len(t.In)], sandbox.File{Name: plan.InputName, Paths: t.Stdin})
 	return nil
 }
 
@@ -216,7 +221,7 @@ func (p *preparer) load(ctx context.Context, r *market.Run, j *jobFiles) error {
 			if err != nil {
 				return err
 			}
-			in = append(in, sandbox.File{Name: f.Name, Path: path})
+			in = append(in, sandbox.File{Name: f.Name, Paths: []string{path}})
 		}
 		j.in, j.loaded = in, true
 	}
@@ -254,18 +259,38 @@ func (p *preparer) getter(j *jobFiles) job.Getter {
 	return func(c cid.Cid) ([]byte, error) { return p.content.chunk(j.ctx, c, j.from) }
 }
 
-// piece brings a file for one task, its piece of the input or its checkpoint, which is a chunk's own file or a copy.
-func (p *preparer) piece(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) (string, error) {
+// bring fetches a file for one task, and holds its chunks as long as the task has its files.
+func (p *preparer) bring(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) error {
 	hold := p.content.store.Hold()
 	out.cleanup = append(out.cleanup, hold.Release)
-	if err := p.content.fetch(ctx, []cid.Cid{root}, source{r.Job.ID, r.From}); err != nil {
+	return p.content.fetch(ctx, []cid.Cid{root}, source{r.Job.ID, r.From})
+}
+
+// piece brings a task's piece of the input as the files of its chunks: a copy would cost as much as reading it.
+func (p *preparer) piece(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) ([]string, error) {
+	if err := p.bring(ctx, r, root, out); err != nil {
+		return nil, err
+	}
+	if paths, ok := p.content.store.Paths(ctx, root, chunksShown); ok {
+		return paths, nil
+	}
+	path, err := p.copy(ctx, root, out)
+	return []string{path}, err
+}
+
+// state brings a task's checkpoint as one file.
+func (p *preparer) state(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) (string, error) {
+	if err := p.bring(ctx, r, root, out); err != nil {
 		return "", err
 	}
-	if root.Type() == cid.Raw {
-		if path, ok := p.content.store.Path(root); ok {
-			return path, nil
-		}
+	if path, ok := p.content.store.Path(root); ok && root.Type() == cid.Raw {
+		return path, nil
 	}
+	return p.copy(ctx, root, out)
+}
+
+// copy makes one host file of a file that is here.
+func (p *preparer) copy(ctx context.Context, root cid.Cid, out *prepared) (string, error) {
 	path := p.files.temp("piece")
 	if _, err := p.content.store.Materialise(ctx, root, path); err != nil {
 		return "", err

@@ -25,6 +25,8 @@ var conformance = []struct {
 	{"cat", withStdin(contractTask("cat"), strings.Repeat("a line of text\n", 50_000))},
 	{"cat-empty", contractTask("cat")},
 	{"stdin-seek", withStdin(contractTask("stdin-seek"), "0123456789")},
+	{"stdin-seek-parts", withStdin(contractTask("stdin-seek"), "", "0", "12345", "", "6789", "")},
+	{"cat-parts", withStdin(contractTask("cat"), strings.Repeat("a line of text\n", 20_000), "", strings.Repeat("a line of text\n", 30_000))},
 	{"files", withIn(contractTask("files"))},
 	{"tree", contractTask("tree")},
 	{"clock", contractTask("clock")},
@@ -77,10 +79,13 @@ func wordcountTask(mode string) func(*testing.T) Task {
 	return func(t *testing.T) Task { return newTask(t, "../examples/wordcount/wordcount.wasm", mode) }
 }
 
-func withStdin(make func(*testing.T) Task, text string) func(*testing.T) Task {
+// withStdin gives a task an input, in as many host files as there are texts.
+func withStdin(make func(*testing.T) Task, texts ...string) func(*testing.T) Task {
 	return func(t *testing.T) Task {
 		task := make(t)
-		task.Stdin = writeFile(t, "stdin", []byte(text))
+		for i, text := range texts {
+			task.Stdin = append(task.Stdin, writeFile(t, fmt.Sprint("stdin-", i), []byte(text)))
+		}
 		return task
 	}
 }
@@ -89,10 +94,10 @@ func withIn(make func(*testing.T) Task) func(*testing.T) Task {
 	return func(t *testing.T) Task {
 		task := make(t)
 		task.In = []File{
-			{"z.txt", writeFile(t, "z", []byte("last"))},
-			{"a.txt", writeFile(t, "a", []byte("first file"))},
-			{"deep/er/file with spaces", writeFile(t, "f", nil)},
-			{"deep/b", writeFile(t, "b", []byte("b"))},
+			{"z.txt", []string{writeFile(t, "z", []byte("last"))}},
+			{"a.txt", []string{writeFile(t, "a", []byte("first file"))}},
+			{"deep/er/file with spaces", []string{writeFile(t, "f", nil)}},
+			{"deep/b", []string{writeFile(t, "b", []byte("b"))}},
 		}
 		return task
 	}

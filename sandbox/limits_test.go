@@ -219,7 +219,7 @@ func TestBinaryAndLargeOutput(t *testing.T) {
 	for _, n := range []int{1, 16 << 10, 16<<10 + 1, 1 << 20} {
 		want := bytes.Repeat([]byte{0, 255, '\n', 7}, n/4+1)[:n]
 		task := newTask(t, contractWasm, "cat")
-		task.Stdin = writeFile(t, "in", want)
+		task.Stdin = []string{writeFile(t, "in", want)}
 		if got := read(t, run(t, p, task).Stdout); !bytes.Equal(got, want) {
 			t.Errorf("%d bytes came back as %d others", n, len(got))
 		}
@@ -230,8 +230,8 @@ func TestMissingHostFilesAreNoFaultOfTheProgram(t *testing.T) {
 	p := newPool(t, testConfig(t, 1))
 	missing := filepath.Join(t.TempDir(), "missing")
 	stdin, in, program := newTask(t, contractWasm, "cat"), newTask(t, contractWasm, "files"), newTask(t, contractWasm)
-	stdin.Stdin = missing
-	in.In = []File{{"a.txt", missing}}
+	stdin.Stdin = []string{missing}
+	in.In = []File{{"a.txt", []string{missing}}}
 	program.Program = ProgramRef{ID: "other", Path: missing}
 	for name, task := range map[string]Task{"stdin": stdin, "in": in, "program": program} {
 		if r, err := p.Run(context.Background(), task); err == nil || !strings.Contains(err.Error(), missing) {
@@ -245,11 +245,11 @@ func TestTaskIsValidated(t *testing.T) {
 	p := newPool(t, testConfig(t, 1))
 	for name, change := range map[string]func(*Task){
 		"no program":    func(task *Task) { task.Program = ProgramRef{} },
-		"leaves /in":    func(task *Task) { task.In = []File{{"../x", noopWasm}} },
-		"absolute":      func(task *Task) { task.In = []File{{"/etc/x", noopWasm}} },
-		"NUL in name":   func(task *Task) { task.In = []File{{"a\x00b", noopWasm}} },
-		"twice":         func(task *Task) { task.In = []File{{"a", noopWasm}, {"a", noopWasm}} },
-		"file and dir":  func(task *Task) { task.In = []File{{"a", noopWasm}, {"a/b", noopWasm}} },
+		"leaves /in":    func(task *Task) { task.In = []File{{"../x", []string{noopWasm}}} },
+		"absolute":      func(task *Task) { task.In = []File{{"/etc/x", []string{noopWasm}}} },
+		"NUL in name":   func(task *Task) { task.In = []File{{"a\x00b", []string{noopWasm}}} },
+		"twice":         func(task *Task) { task.In = []File{{"a", []string{noopWasm}}, {"a", []string{noopWasm}}} },
+		"file and dir":  func(task *Task) { task.In = []File{{"a", []string{noopWasm}}, {"a/b", []string{noopWasm}}} },
 		"NUL in arg":    func(task *Task) { task.Args = append(task.Args, "\x00") },
 		"large args":    func(task *Task) { task.Args = append(task.Args, strings.Repeat("x", MaxArgBytes)) },
 		"log elsewhere": func(task *Task) { task.Log = filepath.Join(filepath.Dir(p.cfg.Logs[0]), "log") },

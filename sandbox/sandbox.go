@@ -59,8 +59,10 @@ import (
 const (
 	// MaxArgBytes is the most bytes of arguments and environment together, as ARG_MAX on Linux.
 	MaxArgBytes = 2 << 20
-	// MaxInFiles is the most files in /in; a list of them crosses to the child with each task.
-	MaxInFiles = 4096
+	// MaxInFiles is the most files in /in, MaxHostFiles the most host files that a task names: lists of them cross to the
+	// child with each task.
+	MaxInFiles   = 4096
+	MaxHostFiles = 8192
 	// MaxOutFiles is the most files that a task may leave in /out, and MaxOutNames the most bytes of their names in
 	// all: the list comes back from the child in one message.
 	MaxOutFiles = 10_000
@@ -79,8 +81,8 @@ type ProgramRef struct {
 
 // File is a read-only file of /in.
 type File struct {
-	Name string // slash-separated path under /in, without "." and ".."
-	Path string // host file that has the bytes; it must not change while the task runs
+	Name  string   // slash-separated path under /in, without "." and ".."
+	Paths []string // host files that have the bytes, one after another; they must not change while the task runs
 }
 
 // Limits are a task's limits as its program sees them, all of them required. Bytes, but for Timeout.
@@ -97,7 +99,7 @@ type Task struct {
 	Program ProgramRef
 	Args    []string // argument 0 is the program's file name
 	Env     []string // NAME=value
-	Stdin   string   // host file, "" for an empty input
+	Stdin   []string // host files that have the input, one after another, as those of a File; none for an empty input
 	In      []File
 	Limits  Limits
 
@@ -145,10 +147,14 @@ func (t Task) Validate() error {
 			fail("file for /in: %w", err)
 		}
 	}
-	for _, path := range append([]string{t.Program.Path, t.Stdin, t.Log, t.State}, paths(t.In)...) {
-		if !utf8.ValidString(path) {
+	host := 0
+	for path := range t.hostPaths {
+		if host++; !utf8.ValidString(path) {
 			fail("host path %q is not UTF-8", path)
 		}
+	}
+	if host > MaxHostFiles {
+		fail("%d host files, more than %d", host, MaxHostFiles)
 	}
 	if t.Auto < 0 {
 		fail("time between snapshots: %v is negative", t.Auto)
@@ -160,12 +166,19 @@ func (t Task) Validate() error {
 	return errors.Join(errs...)
 }
 
-func paths(in []File) []string {
-	list := make([]string, len(in))
-	for i, f := range in {
-		list[i] = f.Path
+// hostPaths gives the paths of all host files that the task names.
+func (t *Task) hostPaths(yield func(string) bool) {
+	lists := [][]string{{t.Program.Path, t.Log, t.State}, t.Stdin}
+	for i := range t.In {
+		lists = append(lists, t.In[i].Paths)
 	}
-	return list
+	for _, list := range lists {
+		for _, path := range list {
+			if !yield(path) {
+				return
+			}
+		}
+	}
 }
 
 // Class says how a run ended.

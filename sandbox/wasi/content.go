@@ -3,33 +3,30 @@ package wasi
 import (
 	"bufio"
 	"errors"
-	"io"
 	"os"
 )
 
-// content is the bytes of a regular file or of standard input: in memory, or in a host file once path is set. An empty
-// fixed content (no path) is empty for ever.
+// content is the bytes of a regular file or of standard input: given by the caller, or in memory, or in a host file once
+// path is set.
 type content struct {
+	fixed *fixed // given by the caller, who alone says what they are; nothing below is used but open
 	data  []byte
 	path  string
 	host  *os.File // while open
-	size  int64    // unknown until the host file was opened, if fixed
-	fixed bool     // given by the caller, never written
-	known bool     // size of a fixed content is known
-	open  int      // descriptors on it
+	size  int64
+	open  int // descriptors on it
 }
 
-// length is the size in bytes; for a given file the host is asked once.
+// length is the size in bytes.
 func (s *System) length(c *content) (int64, errno) {
-	if c.fixed && !c.known && c.path != "" {
-		info, err := os.Stat(c.path)
-		if err != nil {
-			return 0, s.hostFault(err)
-		}
-		c.size = info.Size()
+	if c.fixed == nil {
+		return c.size, 0
 	}
-	c.known = true
-	return c.size, 0
+	size, err := c.fixed.length()
+	if err != nil {
+		return 0, s.hostFault(err)
+	}
+	return size, 0
 }
 
 // openHost opens the host file, if contents have one.
@@ -38,12 +35,7 @@ func (s *System) openHost(c *content) errno {
 		return 0
 	}
 	var err error
-	if c.fixed {
-		c.host, err = os.Open(c.path)
-	} else {
-		c.host, err = os.OpenFile(c.path, os.O_RDWR, 0)
-	}
-	if err != nil {
+	if c.host, err = os.OpenFile(c.path, os.O_RDWR, 0); err != nil {
 		return s.hostFault(err)
 	}
 	return 0
@@ -56,18 +48,21 @@ func (s *System) readAt(c *content, b []byte, off int64) (int, errno) {
 		return 0, e
 	}
 	b = b[:min(int64(len(b)), size-off)]
-	if c.path == "" {
+	var n int
+	var err error
+	switch {
+	case c.fixed != nil:
+		n, err = c.fixed.readAt(b, off)
+	case c.path == "":
 		return copy(b, c.data[min(off, int64(len(c.data))):]), 0
-	}
-	if e := s.openHost(c); e != 0 {
-		return 0, e
-	}
-	n, err := c.host.ReadAt(b, off)
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF // it was longer when it was opened
+	default:
+		if e := s.openHost(c); e != 0 {
+			return 0, e
 		}
-		return n, s.hostFault(&os.PathError{Op: "read", Path: c.path, Err: err})
+		n, err = c.host.ReadAt(b, off)
+	}
+	if err != nil {
+		return n, s.hostFault(err)
 	}
 	return n, 0
 }
@@ -173,7 +168,7 @@ func (s *System) createScratch(name string) (*os.File, string, error) {
 // discard frees the contents of a file that has no name and no descriptor any more.
 func (s *System) discard(n *node) {
 	c := n.content
-	if c.fixed {
+	if c.fixed != nil {
 		return
 	}
 	n.area.used -= c.size
@@ -199,6 +194,9 @@ func (s *System) discardAll(dir *node) {
 }
 
 func (s *System) closeHost(c *content) {
+	if c.fixed != nil {
+		c.fixed.close()
+	}
 	if c.host != nil {
 		_ = c.host.Close() // results do not depend on it: the bytes are in the page cache, or a write has failed before
 		c.host = nil

@@ -72,7 +72,7 @@ func (s *System) plantFile(dir *node, f File) error {
 		return fmt.Errorf("wasi: file for /in: more than %d files", MaxNodes)
 	}
 	n := s.attach(dir, base, s.newNode(typeRegular, dir.area))
-	n.content = &content{path: f.Path, fixed: true}
+	n.content = &content{fixed: &fixed{paths: f.Paths}}
 	return nil
 }
 

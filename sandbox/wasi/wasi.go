@@ -47,15 +47,15 @@ const (
 
 // File is a read-only file of /in.
 type File struct {
-	Name string // slash-separated path under /in
-	Path string // host file that has the bytes
+	Name  string   // slash-separated path under /in
+	Paths []string // host files that have the bytes, one after another
 }
 
 // Config describes what one run of a program sees.
 type Config struct {
 	Args  []string // argument 0 is the program's name
 	Env   []string // NAME=value
-	Stdin string   // host file, or "" for an empty input
+	Stdin []string // host files that have the input, one after another; none for an empty input
 	In    []File
 
 	Disk   int64 // bytes of file contents in /out, /tmp and /state together; passing it stops the program
@@ -131,7 +131,7 @@ func New(cfg Config) (*System, error) {
 	if err := s.plant(); err != nil {
 		return nil, err
 	}
-	s.stdin = &content{path: cfg.Stdin, fixed: true}
+	s.stdin = &content{fixed: &fixed{paths: cfg.Stdin}}
 	s.stdout = &stream{sys: s, name: "stdout", limit: -1}
 	s.log = &stream{sys: s, name: "log", limit: cfg.Log, path: cfg.LogPath}
 	s.fds = []*descriptor{

@@ -195,7 +195,7 @@ func TestPaths(t *testing.T) {
 
 // What Go asks for when it opens a file to read is more than it needs.
 func TestGoReadsWhatCannotBeWritten(t *testing.T) {
-	g := newGuest(t, newSystem(t, func(c *Config) { c.In = []File{{"a", "wasi.go"}} }))
+	g := newGuest(t, newSystem(t, func(c *Config) { c.In = []File{{"a", []string{"wasi.go"}}} }))
 	const rightDatasync, rightPathSetSize = 1 << 0, 1 << 19
 	goReads := uint64(1<<29-1) &^ (rightDatasync | rightWrite | rightAlloc | rightPathSetSize) // syscall.openat of wasip1
 	if _, e := g.open("in/a", 0, goReads); e != 0 {
@@ -323,7 +323,7 @@ func FuzzCalls(f *testing.F) {
 	f.Add([]byte{31, 3, 1, 0, 5, 1, 2, 2, 0, 0, 26, 4, 8, 1, 16}, []byte("tmp/f"))
 	f.Add([]byte{36, 0, 1, 3, 0, 2, 34, 3, 0, 5, 3, 0, 4}, []byte("out/a\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, script, data []byte) {
-		s := newSystem(t, func(c *Config) { c.In = []File{{"a", "wasi.go"}, {"d/b", "errno.go"}} })
+		s := newSystem(t, func(c *Config) { c.In = []File{{"a", []string{"wasi.go"}}, {"d/b", []string{"errno.go"}}} })
 		memory := make([]byte, 1<<12)
 		copy(memory, data)
 		for len(script) > 0 && s.Stopped() == nil {
