@@ -69,7 +69,7 @@ func (s *swarm) adopt(sh *share, o protocol.Open) {
 	var list []holding
 	sh.st.each(o.Range, func(r protocol.Range, c *cell) bool {
 		free := sh.st.holder(c) == "" || s.keep == nil && c.epoch() < o.Epoch
-		if c.done != nil || c.life > o.Life || !free || s.ledger.exhausted(c) {
+		if c.done != nil || c.life > o.Life || !free || s.ledger.exhausted(c) || s.cooling(o.Stage.Stage, r.Lo, c) > s.m.now.Mono {
 			return true
 		}
 		last := len(list) - 1
@@ -88,6 +88,7 @@ func (s *swarm) adopt(sh *share, o protocol.Open) {
 		})
 	}
 	if len(list) > 0 {
+		s.m.schedule() // so that the beat says what is run of it: it may be the last
 		s.link.next = s.m.now.Mono
 	}
 }

@@ -51,7 +51,7 @@ func (s *swarm) lend(sh *share) {
 				delete(sh.copies.lent, t)
 				delete(sh.copies.until, t)
 			}
-			if sh.copies.lent[t] == "" && sh.copies.borrowed[t] == "" && !r.stopped && (last == nil || sh.expect(r) > sh.expect(last)) {
+			if sh.copies.lent[t] == "" && sh.copies.borrowed[t] == "" && !r.stopped && r != s.m.alone && (last == nil || sh.expect(r) > sh.expect(last)) {
 				last = r
 			}
 		}
@@ -78,7 +78,7 @@ func (s *swarm) backup(from protocol.PeerID, b *protocol.Backup) {
 		return
 	}
 	c := sh.st.at(b.Task)
-	if c.done != nil || c.life != b.Life || sh.engaged(b.Task) || len(s.m.runs) >= s.m.cfg.Slots {
+	if c.done != nil || c.life != b.Life || sh.engaged(b.Task) || len(s.m.runs) >= s.m.cfg.Slots || s.m.alone != nil || deadly(c) {
 		return
 	}
 	sh.copies.borrowed[b.Task] = from

@@ -150,7 +150,8 @@ func (s *swarm) statesIn(rec *protocol.Record) []cid.Cid {
 	return list
 }
 
-// tellStates tells a peer that may take over a range where to go on with its tasks.
+// tellStates tells a peer that may take over a range where to go on with its tasks, and
+// which of them have failed or killed a peer.
 func (s *swarm) tellStates(p protocol.PeerID, rec *protocol.Record) {
 	b, ok := rec.Body.(*protocol.Segment)
 	if !ok || b.Holder != "" && b.Holder != p {
@@ -158,11 +159,19 @@ func (s *swarm) tellStates(p protocol.PeerID, rec *protocol.Record) {
 	}
 	if st := s.ledger.stage(b.StageRef); st != nil {
 		st.each(b.Range, func(_ protocol.Range, c *cell) bool {
-			if c.check != nil {
-				s.m.tell(p, c.check)
-			}
+			s.tellPast(p, c)
 			return true
 		})
+	}
+}
+
+// tellPast tells a peer what a task has behind it.
+func (s *swarm) tellPast(p protocol.PeerID, c *cell) {
+	if c.check != nil {
+		s.m.tell(p, c.check)
+	}
+	for _, rec := range c.failed.all() {
+		s.m.tell(p, rec)
 	}
 }
 

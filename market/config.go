@@ -61,7 +61,8 @@ type Config struct {
 	Exchange time.Duration
 	// Listen bounds how long a peer listens after a start or a gap.
 	Listen time.Duration
-	// Orphan is how long a member may reach no keeper before it becomes one.
+	// Orphan is how long a member may reach no keeper before it becomes one, and how long a
+	// task that may kill its host waits for the word of a holder that is gone.
 	Orphan time.Duration
 	// Reannounce is the time between two announcements of an open job by its keepers.
 	Reannounce time.Duration

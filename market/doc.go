@@ -59,7 +59,8 @@
 //		carry()
 //	}
 //
-// Inputs are Submit, Ordered, Leaving (what a user of this peer wants), Announced,
+// Inputs are Submit, Ordered, Leaving (what a user of this peer wants), Died (what ran when
+// meshd died, the first input after a start), Announced,
 // Received, PeerUp, PeerDown (the network), Fetched, Ended, Probed (answers to effects),
 // Checkpointed (a running task has saved its state), Tick and Gap (time). Instants never go back. A Tick that comes early, late or twice does no harm.
 //
@@ -79,7 +80,8 @@
 //     to a peer that can't be reached is dropped.
 //  4. Announce: addresses are added, the announcement is signed, published by gossip, given
 //     back by Step(Announced), and a provider record for the job's CID is written.
-//  5. Run and Stop go to the sandbox. Runs start in the order given as slots come free: a
+//  5. Run and Stop go to the sandbox. What runs is noted so that it outlives the driver's
+//     death, for Died. Runs start in the order given as slots come free: a
 //     few short ones are handed out ahead of the slots. Prefetch may be used or not.
 //  6. Fetch and Probe are begun. Each Fetch is answered by exactly one Fetched, each Run by
 //     exactly one Ended, stopped ones too, in any order and however long it takes. A
@@ -151,6 +153,8 @@
 // seal.go seals; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
+// deaths.go sees to it that a task which kills its host fails as any other.
+//
 // A failed attempt is a Failed record and a release. A task whose failures in the owner's
 // newest generation, added up over peers, are more than the manifest's Retries is
 // exhausted: the job has failed or, with KeepGoing, will have when all the others are done.
@@ -199,7 +203,8 @@
 //	Lead           work queued ahead of a slot
 //	ReceiptWait    a page waits for more than one receipt
 //	KeepWait       an invited keeper, or one asked for a receipt, is silent; then the next
-//	Orphan         a member reaches no keeper, until it becomes one
+//	Orphan         a member reaches no keeper, until it becomes one; a task that may kill its host waits
+//	               for its holder's word, once that is gone
 //	Hysteresis     keepers of an accepted job must be too few before one is invited
 //	Exchange       between two digests to another keeper
 //	Listen         at most, after a start or a gap, before the peer acts unheard
@@ -219,7 +224,7 @@
 // (MaxAnnounced), and for each job keepers' records (MaxKeeps), members (MaxMembers), bids
 // (MaxStanding), spans of a stage (MaxSegments), records of unknown kinds (MaxOpaque), pages
 // that are followed (maxUnknownPages), failing peers of a task (maxFailers), adoptions
-// (maxAdoptions); beside them the programs whose pace is known (maxPaces) and the runs ahead
+// (maxAdoptions), tasks whose holders went (maxDeaths); beside them the programs whose pace is known (maxPaces) and the runs ahead
 // of the slots (MaxQueued). What goes into one message is bounded in protocol. What is
 // joined under a bound keeps the same records in whatever order they come, but for the
 // last one of spans (hardSpans), which only a flood reaches.

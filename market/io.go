@@ -86,6 +86,19 @@ type Checkpointed struct {
 	State cid.Cid // the file that the driver of another peer can restore
 }
 
+// Died tells, after a start and before anything else, which tasks were running here when
+// this peer last died. It is no attempt, and has them run alone from then on, on every peer
+// that knows; but for one that ran alone, whose attempt has failed.
+type Died struct{ Tasks []DiedTask }
+
+// DiedTask is a run that no Ended answered.
+type DiedTask struct {
+	Job   protocol.JobID
+	Stage protocol.StageIndex
+	Index protocol.TaskIndex
+	Alone bool // by Run.Alone
+}
+
 // Leaving makes the machine hand back what it holds and take nothing new: meshd is
 // going down. Runs are stopped; results that are finished still go to the keepers.
 type Leaving struct{}
@@ -107,6 +120,7 @@ func (Ordered) input()      {}
 func (Fetched) input()      {}
 func (Ended) input()        {}
 func (Checkpointed) input() {}
+func (Died) input()         {}
 func (Leaving) input()      {}
 func (Tick) input()         {}
 func (Gap) input()          {}
@@ -180,6 +194,7 @@ type Run struct {
 	Sources []cid.Cid         // root of the top seal of the stage it reads, for job.SourceOutputs
 	From    []protocol.PeerID // who has the chunks, best first
 	State   cid.Cid           // checkpoint to go on from; cid.Undef: from the start
+	Alone   bool              // nothing else is run meanwhile: it may be what killed a peer
 }
 
 // Drop says what need not be kept for a job any longer: the file Root or, where that is

@@ -344,7 +344,7 @@ func failureText(rec *protocol.Record) string {
 	case protocol.ReasonDisk:
 		text += "passed its disk limit"
 	case protocol.ReasonDeath:
-		text += "meshd died while it ran"
+		text += "meshd died while it ran alone"
 	default:
 		text += "failed"
 	}

@@ -38,6 +38,7 @@ type Machine struct {
 	swarms   map[protocol.JobID]*swarm
 	order    []*swarm // running ones, in the order in which they get slots
 	runs     map[RunID]*run
+	alone    *run                                     // beside which nothing is started; nil: none
 	learning map[protocol.JobID][]func(*swarm, error) // manifests on their way
 	fetches  map[FetchID]func(Fetched)
 	paces    map[string]*pace         // by program
@@ -115,6 +116,10 @@ func (m *Machine) step(in Input) error {
 		}
 	case Checkpointed:
 		m.checkpointed(in)
+	case Died:
+		for _, t := range in.Tasks {
+			m.died(t)
+		}
 	case Leaving:
 		m.leave()
 	case Tick:

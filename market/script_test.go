@@ -34,6 +34,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
 //	crash P, start P, gap P, leave P, full P (has no room to keep a job)
+//	died P task=I,J... [alone]       after a start: they were running here when P crashed
 //	checkpoint P task=I number=K [stage=S]   a running task has made its K-th
 //	cancel P, remove P, retry P, pause P, resume P     orders of the owner
 //	quiet, loud                      what is printed
@@ -314,6 +315,17 @@ func (w *script) work(command string, l *line) bool {
 		end.Outcome = OutcomeReleased
 	case "gap":
 		w.step(p, Gap{})
+		return true
+	case "died":
+		var in Died
+		for _, text := range strings.Split(l.named["task"], ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				w.Fatal(err)
+			}
+			in.Tasks = append(in.Tasks, DiedTask{Job: w.jobs[0].ID, Index: protocol.TaskIndex(n), Alone: l.has("alone")})
+		}
+		w.step(p, in)
 		return true
 	case "leave":
 		w.step(p, Leaving{})

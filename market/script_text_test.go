@@ -239,6 +239,9 @@ func (w *script) run(r Run) string {
 	if r.State.Defined() {
 		text += " from " + w.alias("checkpoint", r.State)
 	}
+	if r.Alone {
+		text += " alone"
+	}
 	return text
 }
 

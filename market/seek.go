@@ -51,6 +51,9 @@ func (k *seekState) lost(p protocol.PeerID) {
 
 // hungry tells whether this peer is about to run dry, and if not when to look again.
 func (m *Machine) hungry() (bool, time.Duration) {
+	if m.alone != nil {
+		return false, m.cfg.AskMin // by then it may have ended
+	}
 	var left time.Duration
 	for _, s := range m.order {
 		for _, sh := range s.shares {

@@ -138,6 +138,9 @@ func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	sh.running[t] = r
 	sh.cursor = t + 1
 	order := sh.order(r.id, t)
+	if order.Alone = deadly(c); order.Alone {
+		m.alone = r
+	}
 	if c.check != nil {
 		b := c.check.Body.(*protocol.Checkpoint)
 		order.State = b.State
@@ -213,6 +216,9 @@ func (m *Machine) ended(in Ended) error {
 	}
 	delete(m.runs, in.ID)
 	m.room = true
+	if m.alone == r {
+		m.alone = nil
+	}
 	sh := r.sh
 	if sh.running[r.task] == r {
 		delete(sh.running, r.task)
@@ -302,7 +308,7 @@ func (sh *share) release(t protocol.TaskIndex, c *cell) {
 		clear(sh.avoid)
 	}
 	m := sh.s.m
-	if len(m.up) == 0 {
+	if len(m.up) == 0 && sh.s.listening == 0 {
 		sh.avoid[t] = m.now.Mono + m.cfg.Step
 		sh.cursor = min(sh.cursor, t)
 		return
@@ -344,10 +350,13 @@ func (m *Machine) schedule() {
 			if sh == nil || !sh.able() {
 				continue
 			}
-			for len(m.runs) < m.cfg.Slots+sh.ahead() {
+			for m.alone == nil && len(m.runs) < m.cfg.Slots+sh.ahead() {
 				t, c, ok := sh.next()
 				if !ok {
 					break
+				}
+				if deadly(c) && len(m.runs) > 0 {
+					return // what runs ends first
 				}
 				sh.start(t, c)
 			}

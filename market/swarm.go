@@ -162,7 +162,10 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 		s.sealLearned(rec, b)
 	case *protocol.Checkpoint:
 		s.checkpointLearned(old)
-	case *protocol.Failed, *protocol.Control, *protocol.Reopen:
+	case *protocol.Failed:
+		s.told(b)
+		s.rewind()
+	case *protocol.Control, *protocol.Reopen:
 		s.rewind()
 	}
 	s.settleState()
@@ -361,6 +364,7 @@ func (s *swarm) segmentLearned(b *protocol.Segment) {
 	if sh == nil {
 		return
 	}
+	s.coolDown(b)
 	switch b.Holder {
 	case s.m.self:
 		sh.cursor = min(sh.cursor, b.Range.Lo)
@@ -418,6 +422,9 @@ func (s *swarm) peerUp(p protocol.PeerID) {
 	if s.keep != nil && s.isKeeper(p) {
 		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest()})
 		s.tellStored(p)
+	}
+	if s.keep == nil && s.listening > 0 && s.isKeeper(p) {
+		s.resend(p) // what was said since the start reached nobody
 	}
 	if !s.running() {
 		return

@@ -14,6 +14,7 @@ type watchState struct {
 	suspects map[protocol.PeerID]*suspect
 	excused  map[protocol.PeerID]bool // silent, but there when probed
 	next     time.Duration            // when the holders are looked at
+	deaths   deathState
 }
 
 type member struct {
@@ -37,6 +38,7 @@ func (w *watchState) init() {
 	w.holders = map[protocol.PeerID]time.Duration{}
 	w.suspects = map[protocol.PeerID]*suspect{}
 	w.excused = map[protocol.PeerID]bool{}
+	w.deaths = deathState{map[taskKey]int{}, map[taskKey]time.Duration{}}
 }
 
 func (w *watchState) clear() {
@@ -83,9 +85,7 @@ func (s *swarm) workRequest(from protocol.PeerID) {
 	s.brief(from)
 	for _, o := range a.Open {
 		s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
-			if c.check != nil {
-				s.m.tell(from, c.check)
-			}
+			s.tellPast(from, c)
 			return true
 		})
 	}
@@ -112,7 +112,7 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 			}
 			if h := sh.st.holder(c); h != "" {
 				open[h] += r.Len()
-			} else if len(a.Open) < protocol.MaxOpen {
+			} else if len(a.Open) < protocol.MaxOpen && s.cooling(sh.st.ref.Stage, r.Lo, c) <= s.m.now.Mono {
 				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
 			}
 			return true
@@ -435,10 +435,12 @@ func (s *swarm) condemn(p protocol.PeerID) {
 	delete(s.watch.suspects, p)
 	delete(s.watch.excused, p)
 	delete(s.watch.holders, p)
+	w := s.watch.members[p]
 	delete(s.watch.members, p)
 	if s.keep == nil || !s.acting() {
 		return
 	}
+	s.wentWith(w, p)
 	for _, st := range s.ledger.stages {
 		if st == nil || st.top != nil {
 			continue

@@ -120,7 +120,7 @@ func TestUselessCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan market.Input, 1)
-	r := newRunner(1, 1<<30, n.prep, n.pool, func(in market.Input) { ended <- in }, n.log)
+	r := newRunner(1, 1<<30, n.prep, n.pool, n.deaths, func(in market.Input) { ended <- in }, n.log)
 	defer r.close()
 	for _, test := range []struct {
 		name    string

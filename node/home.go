@@ -29,6 +29,7 @@ const (
 	fileIncarnation = "incarnation"  // of the last start
 	fileQuota       = "quota"        // the store's quota chosen at the first start
 	filePeers       = "peers"        // peers met
+	fileRunning     = "running"      // tasks that run now
 	dirJournal      = "journal"
 	dirChunks       = "chunks"
 	dirSandbox      = "sandbox" // compiled programs and the tasks' directories

@@ -39,6 +39,8 @@ type Node struct {
 	content   *content
 	pins      *pins
 	prep      *preparer
+	deaths    *deaths
+	died      []market.DiedTask // what ran when the last meshd on this home died
 	runner    *runner
 	fetcher   *fetcher
 	swarm     *swarm
@@ -115,6 +117,9 @@ func (n *Node) openDisk() (entries []market.Entry, err error) {
 		return nil, err
 	}
 	n.pins = newPins(n.store)
+	if n.deaths, n.died, err = openDeaths(n.home.path(fileRunning), n.home.incarnation, n.log); err != nil {
+		return nil, err
+	}
 	n.journal, entries, err = openJournal(osFiles{}, n.home.path(dirJournal), n.log)
 	return entries, err
 }
@@ -164,7 +169,7 @@ func (n *Node) openWork(entries []market.Entry) (err error) {
 	n.swarm = newSwarm(n.net.Host(), n.cfg.Mesh, post, n.log)
 	n.fetcher = newFetcher(n.cfg.Mesh, n.content, n.pins, post, n.log)
 	n.prep = newPreparer(n.content, n.pins, files)
-	n.runner = newRunner(n.cfg.Slots, uint64(n.cfg.Memory), n.prep, n.pool, post, n.log)
+	n.runner = newRunner(n.cfg.Slots, uint64(n.cfg.Memory), n.prep, n.pool, n.deaths, post, n.log)
 	n.announcer = newAnnouncer(n)
 	n.watchers = newWatchers()
 	n.query = newQueries(n)
@@ -197,6 +202,10 @@ func (n *Node) start() error {
 	n.driver.start(func(err error) {
 		n.fail(fmt.Errorf("node: this meshd stops, because what it must remember can't be written: %w", err))
 	})
+	if err := n.driver.settle(n.ctx, market.Died{Tasks: n.died}); err != nil { // before anything runs again
+		return err
+	}
+	n.deaths.told()
 	if err := n.net.Start(); err != nil {
 		return err
 	}
@@ -288,6 +297,9 @@ func (n *Node) closeDisk() (err error) {
 	}
 	if n.journal != nil {
 		err = errors.Join(err, n.journal.Close())
+	}
+	if n.deaths != nil {
+		err = errors.Join(err, n.deaths.close())
 	}
 	if n.home != nil {
 		err = errors.Join(err, n.home.close())

@@ -29,6 +29,7 @@ type runner struct {
 	memory uint64 // lent to all running tasks together, bytes
 	prep   *preparer
 	pool   *sandbox.Pool
+	deaths *deaths // nil: no slots
 	post   func(market.Input)
 	log    *slog.Logger
 	count  runnerCounters
@@ -79,13 +80,13 @@ const (
 	taskStopped
 )
 
-func newRunner(slots int, memory uint64, p *preparer, pool *sandbox.Pool, post func(market.Input), log *slog.Logger) *runner {
-	r := &runner{slots: slots, memory: memory, prep: p, pool: pool, post: post, log: log, tasks: make(map[market.RunID]*task)}
+func newRunner(slots int, memory uint64, p *preparer, pool *sandbox.Pool, d *deaths, post func(market.Input), log *slog.Logger) *runner {
+	r := &runner{slots: slots, memory: memory, prep: p, pool: pool, deaths: d, post: post, log: log, tasks: make(map[market.RunID]*task)}
 	r.ready.L, r.fresh.L = &r.mu, &r.mu
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	if slots > 0 {
-		for range slots {
-			r.wg.Go(r.slot)
+		for i := range slots {
+			r.wg.Go(func() { r.slot(i) })
 		}
 		for range slots + preparersAtOnce {
 			r.wg.Go(r.prepare)
@@ -226,13 +227,15 @@ func (r *runner) nextFresh() (t *task, wanted bool) {
 }
 
 // slot runs tasks until the runner closes.
-func (r *runner) slot() {
+func (r *runner) slot(number int) {
 	for {
 		t := r.nextReady()
 		if t == nil {
 			return
 		}
+		r.deaths.began(number, &t.Run)
 		ended := r.execute(t)
+		r.deaths.ended(number)
 		r.mu.Lock()
 		r.running--
 		r.lent -= t.need()

@@ -143,9 +143,11 @@ const (
 	ReasonOutput  Reason = 5
 	ReasonDisk    Reason = 6
 	ReasonDeath   Reason = 7 // meshd died while the task ran alone in it
+	ReasonSuspect Reason = 8 // meshd died while the task ran beside others: no attempt, but it next runs alone
 )
 
-// Failed says how often the signer has failed at a task in a generation.
+// Failed says how often the signer has failed at a task in a generation: at least once, or
+// never where the reason is ReasonSuspect.
 type Failed struct {
 	StageRef
 	Life       Life

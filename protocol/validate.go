@@ -166,9 +166,9 @@ func (f *Failed) validate(PeerID) error {
 	v.life(f.Life)
 	v.task(f.Task)
 	v.count(uint64(f.Generation), "generation over the limit")
-	v.that(f.Attempt > 0, "no attempt")
+	v.that((f.Attempt > 0) == (f.Reason != ReasonSuspect), "no attempt, or one where none is counted")
 	v.that(f.Attempt <= MaxAttempt, "attempt over the limit")
-	v.that(f.Reason >= ReasonExit && f.Reason <= ReasonDeath, "unknown reason")
+	v.that(f.Reason >= ReasonExit && f.Reason <= ReasonSuspect, "unknown reason")
 	v.text(f.Detail)
 	v.that(!f.Log.Defined() || ValidCID(f.Log), "log is no chunk")
 	return v.err

@@ -169,7 +169,7 @@ type Failure struct {
 	Task    uint64 `json:"task"`
 	Attempt uint64 `json:"attempt"` // how often it has failed there; a task's attempts are the sum over its peers
 	Peer    string `json:"peer"`
-	Reason  string `json:"reason"` // exit, trap, timeout, memory, output, disk, death
+	Reason  string `json:"reason"` // exit, trap, timeout, memory, output, disk, death, suspect
 	Exit    int32  `json:"exit,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 }
@@ -182,7 +182,9 @@ func (f Failure) String() string {
 	case ReasonExit:
 		how = fmt.Sprintf("exit status %d", f.Exit)
 	case ReasonDeath:
-		how = "meshd died while it ran"
+		how = "meshd died while it ran alone"
+	case ReasonSuspect:
+		how = "meshd died while it and others ran; it next runs alone"
 	}
 	switch {
 	case f.Detail == "" || f.Detail == how:
@@ -196,8 +198,9 @@ func (f Failure) String() string {
 
 // Reasons of failures; "trap", "timeout", "memory", "output" and "disk" are the others.
 const (
-	ReasonExit  = "exit"  // its exit status, which is in Exit
-	ReasonDeath = "death" // of the meshd that ran it
+	ReasonExit    = "exit"    // its exit status, which is in Exit
+	ReasonDeath   = "death"   // of the meshd that ran it, and nothing else
+	ReasonSuspect = "suspect" // of the meshd that ran it and others; it counts nothing
 )
 
 // Stopped says who has stopped running a cancelled job. A peer that is missing is off, out of reach, or has yet to hear of the

@@ -289,6 +289,45 @@ func TestAllTasksFail(t *testing.T) {
 	}
 }
 
+// TestTaskThatKillsItsHost wants a task that kills whoever runs it to use up its attempts, and
+// to kill few peers beside those that count, also where the dead come back late.
+func TestTaskThatKillsItsHost(t *testing.T) {
+	for _, test := range []struct {
+		slots int
+		back  time.Duration
+		most  int // peers that it may kill: retries + 1 count, one or two before it is suspected
+	}{{1, time.Second, 6}, {4, time.Second, 6}, {1, 20 * time.Second, 15}, {4, 20 * time.Second, 15}} {
+		cfg := lan(60, 10)
+		cfg.Slots = test.slots
+		cfg.Kills = func(_ protocol.StageIndex, i protocol.TaskIndex) bool { return i == 7 }
+		w := New(cfg)
+		var revive func()
+		revive = func() {
+			for _, p := range w.Peers {
+				p.Restart()
+			}
+			w.After(test.back, revive)
+		}
+		w.After(test.back, revive)
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 400 })
+		if !w.Run(5*time.Minute, func() bool { return w.Done(id) }) {
+			report(t, w, id)
+			t.Fatal("not failed")
+		}
+		w.Run(w.now+settling, nil)
+		w.Verify(id, protocol.JobFailed)
+		for _, v := range w.Violations {
+			t.Error(v)
+		}
+		if v, _ := w.Peers[0].View(id); v.Reason != "stage 0 task 7: meshd died while it ran alone" {
+			t.Errorf("failed with %q", v.Reason)
+		}
+		if n := w.Counts["fault: task kills its host"]; n < 5 || n > test.most {
+			t.Errorf("%d slots, back after %v: %d deaths, want 5 to %d", test.slots, test.back, n, test.most)
+		}
+	}
+}
+
 // TestSubmittedAgain cancels a job and submits the same work anew: another job.
 func TestSubmittedAgain(t *testing.T) {
 	w := New(lan(56, 5))

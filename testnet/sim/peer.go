@@ -23,6 +23,8 @@ type Peer struct {
 	incarnation uint64
 	machine     *market.Machine
 	runs        map[market.RunID]bool
+	began       map[market.RunID]market.DiedTask // those of runs that have a slot
+	died        []market.DiedTask                // what ran when it last went down
 	queue       []market.Run
 	slots       int
 	wake        time.Duration // local time
@@ -97,8 +99,9 @@ func (p *Peer) start() {
 	}
 	p.machine, p.up, p.wake, p.doomed = m, true, 0, 0
 	p.runs, p.queue, p.owed = map[market.RunID]bool{}, nil, nil
+	p.began = map[market.RunID]market.DiedTask{}
 	clear(p.links)
-	p.carry()
+	p.step(market.Died{Tasks: p.died})
 }
 
 // meet connects the peer with all others that are up and in reach.
@@ -148,6 +151,10 @@ func (p *Peer) down(notice time.Duration) {
 	p.w.note("crash", uint64(p.Index), uint64(len(p.disk.journal)))
 	p.up = false
 	p.life++
+	p.died = nil
+	for _, id := range sortedKeys(p.began) {
+		p.died = append(p.died, p.began[id])
+	}
 	p.w.look = true
 	p.w.inv.crashed(p)
 	for _, q := range p.w.Peers {

@@ -21,6 +21,10 @@ func (p *Peer) fill() {
 	for len(p.queue) > 0 && len(p.runs)-len(p.queue) < p.slots {
 		r := p.queue[0]
 		p.queue = p.queue[1:]
+		p.began[r.ID] = market.DiedTask{Job: r.Job.ID, Stage: r.Stage, Index: r.Index, Alone: r.Alone}
+		if r.Alone && len(p.runs) > 1 {
+			p.w.violate("alone", "peer %d: task %d is to run alone, beside %d others", p.Index, r.Index, len(p.runs)-1)
+		}
 		p.w.Started[Task{r.Job.ID, r.Stage, r.Index}]++
 		p.w.note("run", uint64(p.Index), uint64(r.Index))
 		p.work(r, p.progress(r.State))
@@ -36,6 +40,11 @@ func (p *Peer) work(r market.Run, done time.Duration) {
 	}
 	p.later(p.slower(next-done), func() {
 		if !p.runs[r.ID] {
+			return
+		}
+		if p.w.cfg.Kills != nil && p.w.cfg.Kills(r.Stage, r.Index) {
+			p.w.Counts["fault: task kills its host"]++
+			p.Kill()
 			return
 		}
 		p.w.Worked += next - done
@@ -92,6 +101,7 @@ func (p *Peer) finish(r market.Run) {
 		return
 	}
 	delete(p.runs, r.ID)
+	delete(p.began, r.ID)
 	w := p.w
 	end := market.Ended{ID: r.ID, Outcome: market.OutcomeDone, Wall: p.slower(p.nominal(r)), Result: Result(r.Stage, r.Index)}
 	if w.cfg.Fail != nil && w.cfg.Fail(p.Index, r.Stage, r.Index) {
@@ -111,6 +121,7 @@ func (p *Peer) stop(id market.RunID) {
 		return
 	}
 	delete(p.runs, id)
+	delete(p.began, id)
 	p.queue = slices.DeleteFunc(p.queue, func(r market.Run) bool { return r.ID == id })
 	p.later(0, func() { p.step(market.Ended{ID: id, Outcome: market.OutcomeStopped}) })
 }

@@ -35,6 +35,8 @@ type Config struct {
 	Task func(stage protocol.StageIndex, t protocol.TaskIndex) time.Duration
 	// Fail tells whether an attempt of a peer fails; nil: none.
 	Fail func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
+	// Kills tells whether a task kills the meshd that runs it, at its end; nil: none does.
+	Kills func(stage protocol.StageIndex, t protocol.TaskIndex) bool
 	// Unable tells whether a peer gives a task back, as for want of disk; nil: none does.
 	Unable func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
 	// Check is how much work, at nominal speed, a task does between two checkpoints; 0: it
