@@ -228,6 +228,9 @@ func (s *Store) readAt(c cid.Cid, p []byte, off int64) (int, error) {
 	defer f.Close()
 	n, err := f.ReadAt(p, off)
 	if err != nil {
+		n, err = f.ReadAt(p, off) // as in read
+	}
+	if err != nil {
 		return fail(s.corrupt(k, err))
 	}
 	return n, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,6 +28,9 @@ const maxSetName = 256
 const pinBatch = 10_000
 
 func openPins(path string, wait time.Duration) (*bolt.DB, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("pins: %w", err)
+	}
 	// A timeout of 0 would wait for ever.
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: max(wait, time.Millisecond), FreelistType: bolt.FreelistMapType})
 	if errors.Is(err, bolterr.ErrTimeout) {
@@ -34,27 +39,37 @@ func openPins(path string, wait time.Duration) (*bolt.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pins: %w", err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(pinsBucket)
-		if err != nil {
-			return err
+	if err := preparePins(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("pins: %w", err), db.Close())
+	}
+	return db, nil
+}
+
+// preparePins makes the bucket of sets at the first start, and drops the sets of imports that died. Where there is nothing to
+// do it writes nothing.
+func preparePins(db *bolt.DB) error {
+	var dead [][]byte
+	fresh := false
+	if err := db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(pinsBucket)
+		if fresh = b == nil; fresh {
+			return nil
 		}
-		var dead [][]byte
 		c := b.Cursor()
 		for name, _ := c.Seek([]byte(importSets)); name != nil && strings.HasPrefix(string(name), importSets); name, _ = c.Next() {
 			dead = append(dead, append([]byte{}, name...))
 		}
-		for _, name := range dead {
-			if err := b.DeleteBucket(name); err != nil {
-				return err
-			}
-		}
 		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("pins: %w", err), db.Close())
+	}); err != nil || !fresh && len(dead) == 0 {
+		return err
 	}
-	return db, nil
+	return db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(pinsBucket)
+		for _, name := range dead {
+			err = errors.Join(err, b.DeleteBucket(name))
+		}
+		return err
+	})
 }
 
 func checkSet(set string) error {

@@ -9,11 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/ipfs/go-cid"
 	bolt "go.etcd.io/bbolt"
 )
@@ -42,13 +42,15 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return open(cfg, osDisk{cfg.Dir})
+	return open(cfg, vfs.OS{})
 }
 
-func open(cfg Config, d disk) (_ *Store, err error) {
+// open is Open on a file system; the pins alone are always on the real one.
+func open(cfg Config, fsys vfs.FS) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
+	d := disk{fsys, cfg.Dir}
 	s := &Store{cfg: cfg, log: cfg.Log, disk: d, index: newIndex(cfg.Quota)}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	if err := fsys.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chunkstore: open: %w", err)
 	}
 	if s.pins, err = openPins(filepath.Join(cfg.Dir, "pins.db"), cfg.LockTimeout); err != nil {
@@ -152,18 +154,28 @@ func (s *Store) putVerified(ctx context.Context, k key, data []byte) error {
 		return err
 	}
 	temp, err := s.disk.writeTemp(data)
-	if err != nil {
-		s.index.unreserve(room)
-		return fmt.Errorf("chunkstore: write chunk %s: %w", k, err)
+	added := false
+	if err == nil {
+		added, err = s.place(temp, k, len(data))
 	}
-	added, err := s.place(temp, k, len(data))
 	if !added {
-		s.index.unreserve(room)
-		err = errors.Join(err, s.disk.removeTemp(temp))
+		err = errors.Join(err, s.discard(temp, room))
 	}
 	if err != nil {
 		return fmt.Errorf("chunkstore: write chunk %s: %w", k, err)
 	}
+	return nil
+}
+
+// discard removes a temporary file, if there is one, and gives back its room: not before, nor where it can't be removed, for
+// then it takes room until the next Open.
+func (s *Store) discard(temp string, room int64) error {
+	if temp != "" {
+		if err := s.disk.removeTemp(temp); err != nil {
+			return err
+		}
+	}
+	s.index.unreserve(room)
 	return nil
 }
 
@@ -230,7 +242,9 @@ func (s *Store) read(k key, buf []byte) ([]byte, error) {
 	}
 	buf = buf[:size]
 	if _, err := io.ReadFull(f, buf); err != nil {
-		return nil, s.corrupt(k, err)
+		if _, err = f.ReadAt(buf, 0); err != nil { // a disk that fails twice has lost it
+			return nil, s.corrupt(k, err)
+		}
 	}
 	if verified {
 		return buf, nil
@@ -243,7 +257,7 @@ func (s *Store) read(k key, buf []byte) ([]byte, error) {
 }
 
 // openFile opens the file of a chunk. A file that is not there or has the wrong size costs the chunk its entry.
-func (s *Store) openFile(k key) (f chunkFile, size int, verified bool, err error) {
+func (s *Store) openFile(k key) (f vfs.File, size int, verified bool, err error) {
 	// Under the shard's lock entry and file belong together; what is open stays readable when the chunk is deleted.
 	s.shards[k[0]].Lock()
 	size, verified, ok := s.index.look(k)

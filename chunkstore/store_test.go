@@ -359,20 +359,12 @@ func TestManyAtOnce(t *testing.T) {
 func checkBooks(t testing.TB, s *Store) {
 	t.Helper()
 	onDisk, used := 0, int64(0)
-	err := filepath.WalkDir(filepath.Join(s.cfg.Dir, "chunks"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info := must(d.Info())(t)
+	leftovers, err := s.disk.list(func(_ key, info fileInfo) {
 		onDisk++
-		used += charge(int(info.Size()))
-		return nil
+		used += charge(int(info.size))
 	})
-	if u := s.Usage(); err != nil || u.Chunks != onDisk || u.Used != used {
-		t.Errorf("index has %+v, disk %d chunks of %d bytes (%v)", u, onDisk, used, err)
-	}
-	if temps := must(os.ReadDir(filepath.Join(s.cfg.Dir, "tmp")))(t); len(temps) != 0 {
-		t.Errorf("temporary files: %v", temps)
+	if u := s.Usage(); err != nil || u.Chunks != onDisk || u.Used != used || leftovers != 0 {
+		t.Errorf("index has %+v, disk %d chunks of %d bytes and %d temporary files (%v)", u, onDisk, used, leftovers, err)
 	}
 }
 

@@ -160,8 +160,8 @@ func (s *Store) rewriteFailed(list []*entry) ([]*entry, error) {
 	return keep, nil
 }
 
-// rewriteFile replaces the file of a chunk by a new one with the same bytes. For a moment there are two: the room for the
-// second is not reserved, since a chunk that cannot be made durable is worse than 1 MiB above the quota for an instant.
+// rewriteFile replaces the file of a chunk by a new one with the same bytes. For a moment there are two: the quota holds for
+// both, so a store that is full of what may not be collected has to wait for room.
 func (s *Store) rewriteFile(e *entry) error {
 	s.index.mu.Lock()
 	e.verified = false // the cache may no longer hold what was written
@@ -172,20 +172,33 @@ func (s *Store) rewriteFile(e *entry) error {
 	if err != nil {
 		return err
 	}
-	temp, err := s.disk.writeTemp(data)
-	if err != nil {
+	room := charge(len(data))
+	if err := s.reserve(context.Background(), room); err != nil { // which may collect this very chunk
 		return err
 	}
+	temp, err := s.disk.writeTemp(data)
+	if err == nil {
+		err = s.supersede(temp, e)
+	}
+	if err != nil {
+		return errors.Join(err, s.discard(temp, room))
+	}
+	s.index.unreserve(room)
+	return nil
+}
+
+// supersede gives a temporary file the place of a chunk's file; ErrNotFound where the chunk has gone.
+func (s *Store) supersede(temp string, e *entry) error {
 	s.shards[e.key[0]].Lock()
 	defer s.shards[e.key[0]].Unlock()
 	s.index.mu.Lock()
 	gone := e.gone
 	s.index.mu.Unlock()
 	if gone {
-		return errors.Join(ErrNotFound, s.disk.removeTemp(temp))
+		return ErrNotFound
 	}
 	if err := s.disk.commit(temp, e.key); err != nil {
-		return errors.Join(err, s.disk.removeTemp(temp))
+		return err
 	}
 	s.index.mu.Lock()
 	e.rewrite = false

@@ -3,23 +3,48 @@ package chunkstore
 import (
 	"context"
 	"errors"
-	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
+	"github.com/compute-mesh/mesh/internal/vfs/vfstest"
 	"github.com/ipfs/go-cid"
 )
 
-// tracedDisk writes down what is done to the disk, and fails where it is told to.
+// tracedDisk is a file system that writes down what is done to it, and fails where it is told to.
 type tracedDisk struct {
-	disk
+	vfstest.Faults
 	mu    sync.Mutex
 	trace []string
 	fail  func(op string) error
 }
 
-func (d *tracedDisk) do(op string, f func() error) error {
+// newTrace names operations by the chunk or the shard that they are about; what is not told apart below is left out.
+func newTrace(dir string) *tracedDisk {
+	d := &tracedDisk{Faults: vfstest.Faults{FS: vfs.OS{}}}
+	chunks := filepath.Join(dir, chunksDir)
+	d.Hook(func(_ int, op vfstest.Op, path string) error {
+		name := filepath.Base(path)
+		switch {
+		case op == vfstest.OpWrite:
+			return d.do("write")
+		case op == vfstest.OpRename:
+			return d.do("name " + name[:4])
+		case op == vfstest.OpSync && filepath.Dir(path) == chunks:
+			return d.do("sync dir " + name)
+		case op == vfstest.OpSync && filepath.Dir(filepath.Dir(path)) == chunks:
+			return d.do("sync " + name[:4])
+		case op == vfstest.OpSyncAll:
+			return d.do("sync all")
+		}
+		return nil
+	})
+	return d
+}
+
+func (d *tracedDisk) do(op string) error {
 	d.mu.Lock()
 	fail := d.fail
 	d.mu.Unlock()
@@ -28,11 +53,10 @@ func (d *tracedDisk) do(op string, f func() error) error {
 			return err
 		}
 	}
-	err := f()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.trace = append(d.trace, op)
-	return err
+	return nil
 }
 
 func (d *tracedDisk) take() []string {
@@ -43,33 +67,11 @@ func (d *tracedDisk) take() []string {
 	return out
 }
 
-func (d *tracedDisk) writeTemp(data []byte) (name string, err error) {
-	err = d.do("write", func() error { name, err = d.disk.writeTemp(data); return err })
-	return name, err
-}
-
-func (d *tracedDisk) commit(temp string, k key) error {
-	return d.do("name "+k.String()[:4], func() error { return d.disk.commit(temp, k) })
-}
-
-func (d *tracedDisk) syncFile(k key) error {
-	return d.do("sync "+k.String()[:4], func() error { return d.disk.syncFile(k) })
-}
-
-func (d *tracedDisk) syncShard(shard byte) error {
-	return d.do(fmt.Sprintf("sync dir %02x", shard), func() error { return d.disk.syncShard(shard) })
-}
-
-func (d *tracedDisk) syncAll() (ok bool, err error) {
-	err = d.do("sync all", func() error { ok, err = d.disk.syncAll(); return err })
-	return true, err
-}
-
 func tracedStore(t *testing.T, change func(*Config)) (*Store, *tracedDisk) {
 	t.Helper()
 	cfg := DefaultConfig(t.TempDir())
 	change(&cfg)
-	d := &tracedDisk{disk: osDisk{cfg.Dir}}
+	d := newTrace(cfg.Dir)
 	s := must(open(cfg, d))(t)
 	t.Cleanup(func() { s.Close() })
 	return s, d
@@ -109,7 +111,7 @@ func TestSyncAfterRestartCoversOldChunks(t *testing.T) {
 	c := must(s.Put(t.Context(), []byte("put, not synced, then killed")))(t)
 	s.index.takeDirty() // as if the process died: Close finds nothing to sync
 	s.Close()
-	d := &tracedDisk{disk: osDisk{s.cfg.Dir}}
+	d := newTrace(s.cfg.Dir)
 	s = must(open(s.cfg, d))(t)
 	defer s.Close()
 	must(s.Put(t.Context(), []byte("put, not synced, then killed")))(t)

@@ -32,11 +32,12 @@ var rules = []rule{
 	{"job", []string{"protocol"}, "a manifest is data: it is planned without network, disk or clock"},
 	{"market", []string{"job", "protocol"}, "the state machine is pure: the simulator runs the very same code"},
 	{"dht", nil, "finding peers must not depend on what they do; node joins the two"},
-	{"chunkstore", nil, "chunks are bytes under a hash; what they are for is node's to know"},
+	{"internal/vfs", []string{"internal/vfs"}, "what is durable goes through it, so it knows nothing of what is written"},
+	{"chunkstore", []string{"internal/vfs"}, "chunks are bytes under a hash; what they are for is node's to know"},
 	{"sandbox/guest", nil, "it is compiled into programs, and must be small there"},
 	{"sandbox", nil, "a task sees files and limits, never the mesh"},
 	{"node/api", []string{"protocol"}, "the client of the control API must stay small: cmd/mesh starts in milliseconds"},
-	{"node", []string{"protocol", "job", "market", "dht", "chunkstore", "sandbox", "node"}, "node is the one place where the parts meet"},
+	{"node", []string{"protocol", "job", "market", "dht", "chunkstore", "sandbox", "internal/vfs", "node"}, "node is the one place where the parts meet"},
 	{"testnet/sim", []string{"protocol", "job", "market"}, "the simulator has nothing real but the machine"},
 	{"testnet", []string{"node", "protocol"}, "a testnet starts processes and speaks to them as a user does"},
 	{"cmd/meshd", []string{"node", "sandbox"}, "thin mains: flags, exit codes, printing"},
@@ -140,7 +141,7 @@ func TestImports(t *testing.T) {
 			if ours && !r.allows(f.folder, target) {
 				t.Errorf("%s imports %s: %s may import %v only, since %s", f.name, target, r.folder, r.may, r.why)
 			}
-			if ours && (under(target, "protocol/insecure") || under(target, "protocol/protocoltest")) && !under(f.folder, "testnet/sim") && !under(f.folder, "protocol") {
+			if ours && (under(target, "protocol/insecure") || under(target, "protocol/protocoltest") || under(target, "internal/vfs/vfstest")) && !under(f.folder, "testnet/sim") && !under(f.folder, "protocol") {
 				t.Errorf("%s imports %s: it is for simulations and tests, no meshd is built with it", f.name, target)
 			}
 		}
