@@ -299,12 +299,29 @@ func (s *swarm) sendDigests() {
 	}
 }
 
+// agreeTick is the exchange of a job that has ended: it goes on with each keeper until that
+// one's state is known to be the same.
+func (s *swarm) agreeTick() {
+	if s.keep == nil {
+		return
+	}
+	mine := s.ledger.digest()
+	for _, k := range s.others() {
+		if s.agreed[k] != mine {
+			s.m.send(k, &protocol.Digest{Job: s.id, State: mine, Want: true})
+		}
+	}
+}
+
 // digest compares another's state with ours. A keeper whose state differs, or one that
 // was asked, tells its own whole state; and wants the other's in turn. A member that is
 // asked tells what only it may know.
 func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
 	mine := s.ledger.digest()
 	if mine == d.State {
+		if s.isKeeper(from) {
+			s.agreed[from] = mine
+		}
 		s.heardFrom(from)
 		if d.Want {
 			s.m.send(from, &protocol.Digest{Job: s.id, State: mine})
@@ -334,6 +351,9 @@ func (s *swarm) newsOf(from protocol.PeerID, n *protocol.News) {
 		changed, err := s.learn(rec, from)
 		if err == nil && !changed {
 			s.correct(from, rec)
+		}
+		if err == nil {
+			s.orderFrom(from, rec)
 		}
 	}
 	s.heardFrom(from)

@@ -123,6 +123,7 @@ func (s *swarm) acknowledged(from protocol.PeerID, a *protocol.Acknowledge) {
 	}
 	s.stopped[from] = a.Order
 	s.m.changed(s.id)
+	s.keeperHas(from, a.Order)
 }
 
 // final is what is left of a job whose retention is over: its state, until late
@@ -170,10 +171,12 @@ func (m *Machine) sweep() {
 		s := m.swarms[id]
 		switch {
 		case s.ended == 0:
-		case s.retireAt() <= m.now.Unix:
+		case s.retireAt() <= m.now.Unix && (len(s.owed) == 0 || s.retireAt()+orderTime <= m.now.Unix):
 			m.retire(s)
 		default:
 			s.inviteTick() // results have their replicas until they go
+			s.orderTick()
+			s.agreeTick()
 		}
 	}
 	for _, id := range sortedKeys(m.finals) {

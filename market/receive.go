@@ -28,7 +28,9 @@ func (m *Machine) received(from protocol.PeerID, msg protocol.Message) error {
 	}
 	s := m.swarms[id]
 	if s == nil {
-		if _, news := msg.(*protocol.News); !news {
+		if n, news := msg.(*protocol.News); news {
+			m.answerLate(from, n)
+		} else {
 			m.remind(from, id)
 		}
 		if q, ok := msg.(*protocol.Bid); ok {

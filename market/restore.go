@@ -82,6 +82,9 @@ func (s *swarm) restored() {
 	s.settleState()
 	s.settleAccepted()
 	s.takeStock()
+	for _, rec := range s.ledger.standing() {
+		s.owe(rec) // whether the keepers have it is forgotten
+	}
 	if s.ended == 0 {
 		s.listen()
 	}

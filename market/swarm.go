@@ -41,16 +41,19 @@ type swarm struct {
 	around  time.Duration                     // when neighbours are asked next, while there is no keeper
 	stopped map[protocol.PeerID]protocol.Hash // who acknowledged which order to end; it may come before the order
 	acked   bool
-	moved   time.Duration              // when a result was last heard of, or the job itself
-	credit  map[protocol.PeerID]uint64 // tasks whose result came from a peer, as far as seen here
+	owed    map[protocol.Hash]map[protocol.PeerID]bool // orders that keepers are to be told, and who of them has each
+	owedAt  time.Duration                              // when they are told again
+	agreed  map[protocol.PeerID]protocol.Hash          // the last digest that was the same here and at a keeper
+	moved   time.Duration                              // when a result was last heard of, or the job itself
+	credit  map[protocol.PeerID]uint64                 // tasks whose result came from a peer, as far as seen here
 }
 
 func newSwarm(m *Machine, j *job.Signed) *swarm {
 	s := &swarm{
 		m: m, id: j.ID, ledger: newLedger(j), started: m.now.Mono, state: protocol.JobRunning,
 		shares: make([]*share, len(j.Manifest.Stages)), due: m.now.Mono, moved: m.now.Mono,
-		stopped: map[protocol.PeerID]protocol.Hash{},
-		credit:  map[protocol.PeerID]uint64{},
+		stopped: map[protocol.PeerID]protocol.Hash{}, owed: map[protocol.Hash]map[protocol.PeerID]bool{}, agreed: map[protocol.PeerID]protocol.Hash{},
+		credit: map[protocol.PeerID]uint64{},
 	}
 	s.watch.init()
 	s.invite.init()
@@ -123,6 +126,7 @@ func (s *swarm) tick() {
 	s.lookFor()
 	s.exchangeTick()
 	s.orphanTick()
+	s.orderTick()
 	s.inviteTick()
 	s.storeTick()
 	s.sealTick()
@@ -165,7 +169,12 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	case *protocol.Failed:
 		s.told(b)
 		s.rewind()
-	case *protocol.Control, *protocol.Reopen:
+	case *protocol.Control:
+		if s.keep == nil && !s.isKeeper(from) {
+			s.owe(rec)
+		}
+		s.rewind()
+	case *protocol.Reopen:
 		s.rewind()
 	}
 	s.settleState()
@@ -311,6 +320,7 @@ func (s *swarm) end(state protocol.JobState, reason string) {
 	s.state, s.reason = state, reason
 	s.m.changed(s.id)
 	if s.ended > 0 {
+		s.acknowledge()
 		return
 	}
 	s.ended = max(s.m.now.Mono, 1)
