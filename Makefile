@@ -3,9 +3,10 @@
 # A variable can be given on the command line: make test CGO_ENABLED=0, make sim SEED=17.
 
 GO      ?= go
-SEED    ?= 0
+SEED    ?=
 SEEDS   ?= 1000
 TIME    ?= 0
+MUTANT  ?=
 COUNT   ?= 20000
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -87,8 +88,8 @@ sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=1000, one
 	@$(GO) test -c -o bin/sim.test ./testnet/sim
 	@cd testnet/sim && ../../bin/sim.test -test.run '^TestChaos$$' -test.timeout 24h -seeds=$(SEEDS) -seed=$(SEED) -time=$(TIME)
 
-mutants: ## bugs planted into the market, one by one: the simulator must catch each
-	$(GO) test -tags mutants ./testnet/sim -run '^TestMutants$$' -count=1 -timeout 3h -v
+mutants: ## bugs planted into the market, one by one: the simulator must catch each; some of them: MUTANT=NAME
+	$(GO) test -tags mutants ./testnet/sim -run "^TestMutants$$/$(MUTANT)" -count=1 -timeout 3h -v
 
 fuzz: ## every fuzz target for COUNT=20000 inputs
 	tools/fuzz.sh $(COUNT)

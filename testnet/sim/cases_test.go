@@ -60,7 +60,7 @@ func TestCrashAtEveryEffect(t *testing.T) {
 				p.Restart()
 			}
 			if _, ok := w.Peers[0].View(id); !ok {
-				w.Peers[0].step(market.Submit{Job: w.jobs[id]}) // the user was told of no job
+				w.Peers[0].submit(w.jobs[id]) // the user was told of no job
 			}
 			if !w.Run(3*time.Minute, func() bool { return w.Done(id) }) {
 				report(t, w, id)
@@ -336,11 +336,11 @@ func TestSubmittedAgain(t *testing.T) {
 	w.Run(time.Second, nil)
 	w.Peers[0].Cancel(first)
 	second := submit(t, w, 0, spec)
-	w.Peers[0].step(market.Submit{Job: w.jobs[first]})
+	w.Peers[0].submit(w.jobs[first])
 	endsWell(t, w, second, time.Minute)
 	w.Verify(first, protocol.JobCancelled)
 	w.Run(3*time.Minute, nil)
-	w.Peers[0].step(market.Submit{Job: w.jobs[first]})
+	w.Peers[0].submit(w.jobs[first])
 	started := len(w.Started)
 	w.Run(5*time.Minute, nil)
 	if len(w.Started) != started {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
-	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 )
 
@@ -64,6 +63,9 @@ func Chaos(seed uint64, peers int) Outcome {
 	c.Run(c.now+settling, nil)
 	for _, j := range c.jobs {
 		c.Verify(j.id, j.want)
+		if j.want == protocol.JobDone && !c.inv.retired[j.id] {
+			c.VerifyCopies(j.id)
+		}
 	}
 	if c.calm {
 		c.VerifyOnce()
@@ -164,7 +166,7 @@ func (c *chaos) submit(j *trial) {
 		j.id = id
 		return
 	}
-	j.at.step(market.Submit{Job: c.World.jobs[j.id]})
+	j.at.submit(c.World.jobs[j.id])
 }
 
 // failuresDrawn makes some programs fail, and some peers unable to run them.

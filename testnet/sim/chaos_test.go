@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -16,8 +17,9 @@ import (
 
 var (
 	seeds  = flag.Int("seeds", 20, "how many seeds TestChaos runs, beside those of seeds.txt")
-	seed   = flag.Uint64("seed", 0, "run only this seed")
+	chosen = flag.String("seed", "", "run only these seeds, as 17 or 17,31")
 	period = flag.Duration("time", 0, "run new seeds for this long instead")
+	first  = flag.Bool("first", false, "stop at the first violation")
 	peers  = flag.Int("peers", 20, "peers of a simulated mesh")
 )
 
@@ -56,30 +58,26 @@ func TestMain(m *testing.M) {
 }
 
 // source gives the seeds of a run, one after another.
-func source(started time.Time) func() (uint64, bool) {
+func source(t *testing.T, started time.Time) func() (uint64, bool) {
 	var mu sync.Mutex
-	past := pastSeeds()
-	next := uint64(1)
-	if *period > 0 {
-		past, next = nil, uint64(started.UnixNano())
+	list, next, left := pastSeeds(), uint64(1), *seeds
+	switch {
+	case *chosen != "":
+		list, left = parseSeeds(t, *chosen), 0
+	case *period > 0:
+		list, next, left = nil, uint64(started.UnixNano()), math.MaxInt
 	}
-	left := *seeds
 	return func() (uint64, bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case *seed != 0:
-			n := *seed
-			if left < 0 {
-				return 0, false
-			}
-			left = -1
+		case *first && t.Failed():
+			return 0, false
+		case len(list) > 0:
+			n := list[0]
+			list = list[1:]
 			return n, true
-		case len(past) > 0:
-			n := past[0]
-			past = past[1:]
-			return n, true
-		case *period > 0 && time.Since(started) > *period, *period == 0 && left == 0:
+		case left <= 0, *period > 0 && time.Since(started) > *period:
 			return 0, false
 		}
 		left--
@@ -88,11 +86,22 @@ func source(started time.Time) func() (uint64, bool) {
 	}
 }
 
+func parseSeeds(t *testing.T, text string) (list []uint64) {
+	for word := range strings.SplitSeq(text, ",") {
+		n, err := strconv.ParseUint(word, 10, 64)
+		if err != nil {
+			t.Fatalf("seeds %q: %v", text, err)
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
 // TestChaos runs seeds, as many at once as there are processors. A violation is printed
 // with the command that replays it.
 func TestChaos(t *testing.T) {
 	started := time.Now()
-	next := source(started)
+	next := source(t, started)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	counts := Counts{}
@@ -101,7 +110,7 @@ func TestChaos(t *testing.T) {
 		wg.Go(func() {
 			for n, ok := next(); ok; n, ok = next() {
 				o := Chaos(n, *peers)
-				if n%replayEvery == 0 || *seed != 0 {
+				if n%replayEvery == 0 || *chosen != "" && !*first {
 					if again := Chaos(n, *peers); again.Trace != o.Trace {
 						o.Violations = append(o.Violations, fmt.Errorf("trace: two runs of one seed differ"))
 					}
@@ -114,7 +123,7 @@ func TestChaos(t *testing.T) {
 					t.Errorf("seed %d: %v", n, v)
 				}
 				if len(o.Violations) > 0 {
-					t.Logf("replay with: go test ./testnet/sim -run TestChaos -count=1 -peers=%d -seed=%d", *peers, n)
+					t.Logf("replay with: go test ./testnet/sim -run '^TestChaos$' -count=1 -peers=%d -seed=%d", *peers, n)
 				}
 				mu.Unlock()
 			}

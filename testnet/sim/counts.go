@@ -46,7 +46,7 @@ func Expected() []string {
 		"fault: crash after an effect", "fault: kill", "fault: power cut", "fault: entries lost with the tail", "fault: blocks lost",
 		"fault: restart", "fault: partition", "fault: one-way link", "fault: swizzle", "fault: slow peer", "fault: slow link",
 		"fault: drifting clock", "fault: wrong wall clock", "fault: mass failure", "fault: all at once", "fault: churn", "fault: suspended",
-		"fault: submitter gone", "fault: left", "fault: fetch failed", "fault: attempt failed", "fault: task given back", "fault: stranger",
+		"fault: submitter gone", "fault: left", "fault: fetch failed", "fault: attempt failed", "fault: task given back", "fault: stranger", "fault: input missing",
 		"order: cancel", "order: pause", "order: resume", "order: retry", "journal: compacted",
 		"job: done", "job: failed", "job: cancelled",
 	}
@@ -64,7 +64,7 @@ func Expected() []string {
 	} {
 		list = append(list, messageName(m))
 	}
-	for _, k := range []string{"block", "persist", "sync", "send", "announce", "run", "stop", "fetch", "probe"} {
+	for _, k := range []string{"block", "persist", "sync", "send", "announce", "run", "stop", "fetch", "probe", "drop"} {
 		list = append(list, "effect: "+k)
 	}
 	return list

@@ -12,10 +12,11 @@ import (
 // after a crash: of the journal a tail, of the store any block.
 type disk struct {
 	journal []market.Entry
-	synced  int               // entries of the journal that are durable
-	blocks  map[string][]byte // by CID
-	fresh   map[string]bool   // blocks that are not durable
-	wanted  bool              // a sync of the store is owed before anything is sent
+	synced  int                                // entries of the journal that are durable
+	blocks  map[string][]byte                  // by CID
+	fresh   map[string]bool                    // blocks that are not durable
+	wanted  bool                               // a sync of the store is owed before anything is sent
+	pins    map[protocol.JobID]map[string]bool // what is kept for a job: the rest goes when it likes
 
 	records map[uint64]bool                            // hashes of the durable records
 	jobs    map[protocol.JobID]bool                    // manifests that are durable
@@ -26,14 +27,48 @@ type disk struct {
 var hashSeed = maphash.MakeSeed()
 
 func (d *disk) init() {
-	d.blocks, d.fresh = map[string][]byte{}, map[string]bool{}
+	d.blocks, d.fresh, d.pins = map[string][]byte{}, map[string]bool{}, map[protocol.JobID]map[string]bool{}
 	d.records, d.jobs, d.kept = map[uint64]bool{}, map[protocol.JobID]bool{}, map[protocol.JobID]bool{}
 }
 
-func (d *disk) put(key string, data []byte) {
+// put stores a block and keeps it for jobs.
+func (d *disk) put(key string, data []byte, jobs ...protocol.JobID) {
 	if d.blocks[key] == nil {
 		d.blocks[key], d.fresh[key] = data, true
 	}
+	for _, id := range jobs {
+		if d.pins[id] == nil {
+			d.pins[id] = map[string]bool{}
+		}
+		d.pins[id][key] = true
+	}
+}
+
+// drop lets go of what is kept for a job alone: one block, or all.
+func (d *disk) drop(what market.Drop) {
+	gone := d.pins[what.Job]
+	if what.Root.Defined() {
+		gone = map[string]bool{}
+		if k := what.Root.KeyString(); d.pins[what.Job][k] {
+			gone[k] = true
+		}
+	}
+	for k := range gone {
+		delete(d.pins[what.Job], k)
+		if !d.pinned(k) {
+			delete(d.blocks, k)
+			delete(d.fresh, k)
+		}
+	}
+}
+
+func (d *disk) pinned(key string) bool {
+	for _, set := range d.pins {
+		if set[key] {
+			return true
+		}
+	}
+	return false
 }
 
 // durable tells whether a block outlives a power cut.

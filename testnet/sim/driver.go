@@ -55,7 +55,7 @@ func (p *Peer) carry() {
 // is, the sync may wait for the next that is.
 func (p *Peer) write(e *market.Effects) bool {
 	for _, b := range e.Blocks {
-		p.disk.put(b.CID.KeyString(), b.Data)
+		p.disk.put(b.CID.KeyString(), b.Data, jobsOf(e)...)
 		if !p.effect("effect: block") {
 			return false
 		}
@@ -119,7 +119,26 @@ func (p *Peer) do(e *market.Effects) bool {
 			return false
 		}
 	}
+	for _, d := range e.Drop {
+		p.disk.drop(d)
+		if !p.effect("effect: drop") {
+			return false
+		}
+	}
 	return true
+}
+
+// jobsOf lists the jobs that effects are about: their blocks are kept for all of these.
+func jobsOf(e *market.Effects) (list []protocol.JobID) {
+	for i := range e.Persist {
+		list = append(list, e.Persist[i].Job)
+	}
+	for _, m := range e.Send {
+		if q, ok := m.Message.(*protocol.ReceiptRequest); ok {
+			list = append(list, q.Job)
+		}
+	}
+	return append(list, e.Changed...)
 }
 
 func (p *Peer) send(m market.Envelope) {

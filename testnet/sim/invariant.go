@@ -229,6 +229,9 @@ func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, 
 	switch b := rec.Body.(type) {
 	case *protocol.Keep:
 		refers("manifest", p.disk.jobs[b.Job])
+		for _, root := range programs(v.w.jobs[b.Job]) {
+			refers("program", b.Groups == 0 || p.disk.durable(root.KeyString()))
+		}
 	case *protocol.Seal:
 		refers("leaf or node", p.disk.durable(b.Root.KeyString()))
 	case *protocol.Checkpoint:

@@ -7,6 +7,10 @@ import (
 	"github.com/compute-mesh/mesh/protocol"
 )
 
+// copyTime is how long it may take until the results of a job that has ended are with as
+// many peers as it asks for: what a keeper that was lost takes to be missed and replaced.
+const copyTime = 5 * time.Minute
+
 // Verify looks at what must hold of a job that has ended: I1, I3, I5 and I7.
 func (w *World) Verify(id protocol.JobID, want protocol.JobState) {
 	keepers := 0
@@ -41,11 +45,12 @@ func (w *World) Verify(id protocol.JobID, want protocol.JobState) {
 	}
 }
 
-// verifyResults wants every result of a done job as the program gives it.
+// verifyResults wants every result of a done job as the program gives it, as whoever asks
+// a keeper gets them.
 func (w *World) verifyResults(p *Peer, id protocol.JobID) {
 	v, _ := p.View(id)
 	for i := range v.Stages {
-		got, err := p.Results(id, protocol.StageIndex(i))
+		got, err := p.Results(id, protocol.StageIndex(i), append([]*Peer{p}, w.Peers...)...)
 		if err != nil {
 			w.violate("I3", "peer %d: %w", p.Index, err)
 			return
@@ -62,6 +67,40 @@ func (w *World) verifyResults(p *Peer, id protocol.JobID) {
 			}
 		}
 	}
+}
+
+// VerifyCopies wants the results of a done job to be with as many peers as it asks for,
+// its own blocks at each: I1.
+func (w *World) VerifyCopies(id protocol.JobID) {
+	up := 0
+	for _, p := range w.Peers {
+		if p.up {
+			up++
+		}
+	}
+	want := min(w.jobs[id].Manifest.Replicas, up)
+	if !w.Run(w.now+copyTime, func() bool { return w.copies(id) >= want }) {
+		w.violate("I1", "the results of a done job are with %d peers, want %d", w.copies(id), want)
+	}
+}
+
+// copies is the number of peers that have all results of a done job.
+func (w *World) copies(id protocol.JobID) (n int) {
+	for _, p := range w.Peers {
+		if v, ok := p.View(id); p.up && ok && v.Keeper && p.hasResults(id) {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *Peer) hasResults(id protocol.JobID) bool {
+	for i := range p.w.jobs[id].Manifest.Stages {
+		if _, err := p.Results(id, protocol.StageIndex(i), p); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // VerifyOnce wants no task to have run twice, but for copies: I4.

@@ -27,7 +27,14 @@ func (p *Peer) fill() {
 		}
 		p.w.Started[Task{r.Job.ID, r.Stage, r.Index}]++
 		p.w.note("run", uint64(p.Index), uint64(r.Index))
-		p.work(r, p.progress(r.State))
+		if _, err := p.obtain(r.Job.Manifest.Stages[r.Stage].Program.Root, r.From); err != nil {
+			p.w.Counts["fault: input missing"]++
+			p.later(2*p.w.delay(p.Index, p.Index), func() {
+				p.end(r, market.Ended{ID: r.ID, Outcome: market.OutcomeReleased, Detail: "input missing"})
+			})
+			continue
+		}
+		p.work(r, p.progress(r))
 	}
 }
 
@@ -53,7 +60,7 @@ func (p *Peer) work(r market.Run, done time.Duration) {
 			return
 		}
 		c, data := state(r, next)
-		p.disk.put(c.KeyString(), data)
+		p.disk.put(c.KeyString(), data, r.Job.ID)
 		p.step(market.Checkpointed{ID: r.ID, State: c})
 		p.work(r, next)
 	})
@@ -81,15 +88,11 @@ func state(r market.Run, done time.Duration) (cid.Cid, []byte) {
 }
 
 // progress is what a checkpoint holds; a state that nobody has is the start.
-func (p *Peer) progress(c cid.Cid) time.Duration {
-	if !c.Defined() {
+func (p *Peer) progress(r market.Run) time.Duration {
+	if !r.State.Defined() {
 		return 0
 	}
-	var all []protocol.PeerID
-	for _, q := range p.w.Peers {
-		all = append(all, q.ID())
-	}
-	data, err := p.obtain(c, all)
+	data, err := p.obtain(r.State, r.From)
 	if err != nil {
 		return 0
 	}
@@ -97,11 +100,6 @@ func (p *Peer) progress(c cid.Cid) time.Duration {
 }
 
 func (p *Peer) finish(r market.Run) {
-	if !p.runs[r.ID] {
-		return
-	}
-	delete(p.runs, r.ID)
-	delete(p.began, r.ID)
 	w := p.w
 	end := market.Ended{ID: r.ID, Outcome: market.OutcomeDone, Wall: p.slower(p.nominal(r)), Result: Result(r.Stage, r.Index)}
 	if w.cfg.Fail != nil && w.cfg.Fail(p.Index, r.Stage, r.Index) {
@@ -112,8 +110,16 @@ func (p *Peer) finish(r market.Run) {
 		w.Counts["fault: task given back"]++
 		end = market.Ended{ID: r.ID, Outcome: market.OutcomeReleased, Detail: "no room on the disk"}
 	}
-	p.step(end)
-	p.fill()
+	p.end(r, end)
+}
+
+func (p *Peer) end(r market.Run, how market.Ended) {
+	if p.runs[r.ID] {
+		delete(p.runs, r.ID)
+		delete(p.began, r.ID)
+		p.step(how)
+		p.fill()
+	}
 }
 
 func (p *Peer) stop(id market.RunID) {
@@ -138,22 +144,23 @@ func (p *Peer) fetch(f market.Fetch) {
 	w := p.w
 	w.note("fetch", uint64(p.Index), uint64(f.Kind))
 	d := 2 * w.delay(p.Index, p.Index)
-	if f.Kind != market.FetchManifest && f.Kind != market.FetchJob && f.Root.Defined() && p.disk.blocks[f.Root.KeyString()] != nil {
+	if f.Root.Defined() && p.disk.blocks[f.Root.KeyString()] != nil {
 		d = 0
 	}
 	p.later(d, func() {
 		got := market.Fetched{ID: f.ID}
 		switch f.Kind {
-		case market.FetchManifest, market.FetchJob:
-			if got.Job = w.jobs[f.Job]; !slices.ContainsFunc(f.From, p.reaches) {
-				got.Err = errNowhere
-			}
+		case market.FetchManifest:
+			got.Job, got.Err = p.manifest(f.Job, f.From)
+		case market.FetchJob:
+			got.Err = p.obtainAll(f.Job, programs(f.Signed), f.From)
+		case market.FetchSeal:
+			got.Err = p.seal(f.Job, f.Root, f.From)
+		case market.FetchOutputs:
+			got.Err = p.obtainAll(f.Job, f.Roots, f.From)
 		default:
-			got.Data, got.Err = p.obtain(f.Root, f.From)
-			for _, root := range f.Roots {
-				if got.Err == nil {
-					_, got.Err = p.obtain(root, f.From)
-				}
+			if got.Data, got.Err = p.obtain(f.Root, f.From); got.Err == nil && f.Kind == market.FetchPage {
+				p.disk.put(f.Root.KeyString(), got.Data, f.Job)
 			}
 		}
 		if got.Err != nil {
@@ -161,6 +168,53 @@ func (p *Peer) fetch(f market.Fetch) {
 		}
 		p.step(got)
 	})
+}
+
+// manifest gets a job's manifest from whoever knows the job.
+func (p *Peer) manifest(id protocol.JobID, from []protocol.PeerID) (*job.Signed, error) {
+	for _, q := range from {
+		if p.reaches(q) {
+			if _, ok := p.w.byID[q].View(id); ok {
+				return p.w.jobs[id], nil
+			}
+		}
+	}
+	return nil, errNowhere
+}
+
+// programs are the files that a job needs to run.
+func programs(j *job.Signed) (roots []cid.Cid) {
+	for i := range j.Manifest.Stages {
+		roots = append(roots, j.Manifest.Stages[i].Program.Root)
+	}
+	return roots
+}
+
+// obtainAll copies blocks and keeps them for a job.
+func (p *Peer) obtainAll(id protocol.JobID, roots []cid.Cid, from []protocol.PeerID) error {
+	for _, c := range roots {
+		data, err := p.obtain(c, from)
+		if err != nil {
+			return err
+		}
+		p.disk.put(c.KeyString(), data, id)
+	}
+	return nil
+}
+
+// seal copies a leaf or node, and a leaf's parts and packs.
+func (p *Peer) seal(id protocol.JobID, root cid.Cid, from []protocol.PeerID) error {
+	if err := p.obtainAll(id, []cid.Cid{root}, from); err != nil {
+		return err
+	}
+	if _, err := job.DecodeNode(p.disk.blocks[root.KeyString()]); err == nil {
+		return nil
+	}
+	leaf, err := job.ReadLeaf(root, func(c cid.Cid) ([]byte, error) { return p.obtain(c, from) })
+	if err != nil {
+		return err
+	}
+	return p.obtainAll(id, leaf.Chunks(), from)
 }
 
 // obtain copies a block from whoever has it.
@@ -188,15 +242,15 @@ func (p *Peer) reaches(id protocol.PeerID) bool {
 		max(p.w.net.clogs[p.Index], p.w.net.clogs[q.Index]) <= p.w.now
 }
 
-// Results reads the results of a stage, from the peer's own blocks where they are there.
-func (p *Peer) Results(id protocol.JobID, stage protocol.StageIndex) ([]protocol.Result, error) {
+// Results reads the results of a stage from the blocks of some peers.
+func (p *Peer) Results(id protocol.JobID, stage protocol.StageIndex, at ...*Peer) ([]protocol.Result, error) {
 	v, ok := p.machine.View(id)
 	if !ok || !v.Stages[stage].Top.Defined() {
 		return nil, fmt.Errorf("sim: stage %d has no seal at peer %d", stage, p.Index)
 	}
 	get := func(c cid.Cid) ([]byte, error) {
-		for _, q := range append([]*Peer{p}, p.w.Peers...) {
-			if data := q.disk.blocks[c.KeyString()]; data != nil {
+		for _, q := range at {
+			if data := q.disk.blocks[c.KeyString()]; data != nil && q.up {
 				return data, nil
 			}
 		}

@@ -167,8 +167,18 @@ func (w *World) Submit(p *Peer, change func(*job.Spec)) (protocol.JobID, error) 
 	}
 	w.jobs[j.ID] = j
 	w.order = append(w.order, j.ID)
-	p.step(market.Submit{Job: j})
+	p.submit(j)
 	return j.ID, nil
+}
+
+// submit is what a user does: the chunks are in the store, durable, before the machine
+// hears of the job.
+func (p *Peer) submit(j *job.Signed) {
+	for _, root := range programs(j) {
+		p.disk.put(root.KeyString(), []byte("program"), j.ID)
+		delete(p.disk.fresh, root.KeyString())
+	}
+	p.step(market.Submit{Job: j})
 }
 
 // Done tells whether every peer that is up and keeps the job has seen it end, and at
