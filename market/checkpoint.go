@@ -28,14 +28,14 @@ func (m *Machine) checkpointed(in Checkpointed) {
 	sh := r.sh
 	s := sh.s
 	if r.stopped || !s.running() || sh.running[r.task] != r || sh.copies.borrowed[r.task] != "" || len(sh.progress) >= maxProgress {
-		s.m.drop(s.id, in.State)
+		s.dropStates(in.State)
 		return
 	}
-	if old := sh.progress[r.task]; old != nil {
-		s.m.drop(s.id, old.state)
+	old := sh.progress[r.task]
+	sh.progress[r.task] = &progress{state: in.State, since: m.now.Mono, by: map[protocol.PeerID]bool{}}
+	if old != nil {
+		s.dropStates(old.state)
 	}
-	p := &progress{state: in.State, since: m.now.Mono, by: map[protocol.PeerID]bool{}}
-	sh.progress[r.task] = p
 	m.out.Sync = true
 	for _, k := range s.links() {
 		m.send(k, &protocol.Replicate{Job: s.id, Root: in.State})
@@ -58,7 +58,7 @@ func (sh *share) settleProgress(t protocol.TaskIndex) {
 	delete(sh.progress, t)
 	c := sh.st.at(t)
 	if c.done != nil || c.life != r.life {
-		s.m.drop(s.id, p.state)
+		s.dropStates(p.state)
 		return
 	}
 	r.checks++
@@ -71,8 +71,9 @@ func (sh *share) settleProgress(t protocol.TaskIndex) {
 func (sh *share) progressTick() {
 	for _, t := range sortedKeys(sh.progress) {
 		if sh.running[t] == nil {
-			sh.s.m.drop(sh.s.id, sh.progress[t].state)
+			gone := sh.progress[t].state
 			delete(sh.progress, t)
+			sh.s.dropStates(gone)
 			continue
 		}
 		sh.settleProgress(t)
@@ -178,7 +179,37 @@ func (s *swarm) tellPast(p protocol.PeerID, c *cell) {
 // checkpointLearned lets go of the state that a newer one replaces.
 func (s *swarm) checkpointLearned(old *protocol.Record) {
 	if old != nil {
-		s.m.drop(s.id, old.Body.(*protocol.Checkpoint).State)
+		s.dropStates(old.Body.(*protocol.Checkpoint).State)
+	}
+}
+
+// dropStates lets go of states that nothing needs any more. Two of the same content have
+// one name: a task that is run again makes that of its last run, and another may too.
+func (s *swarm) dropStates(list ...cid.Cid) {
+	if len(list) == 0 {
+		return
+	}
+	needed := map[string]bool{}
+	for i, st := range s.ledger.stages {
+		if st == nil {
+			continue
+		}
+		st.each(st.all(), func(_ protocol.Range, c *cell) bool {
+			if c.check != nil {
+				needed[key(c.check.Body.(*protocol.Checkpoint).State)] = true
+			}
+			return true
+		})
+		if sh := s.shares[i]; sh != nil {
+			for _, t := range sortedKeys(sh.progress) {
+				needed[key(sh.progress[t].state)] = true
+			}
+		}
+	}
+	for _, state := range list {
+		if !needed[key(state)] {
+			s.m.drop(s.id, state)
+		}
 	}
 }
 

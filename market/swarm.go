@@ -147,9 +147,7 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	if err != nil || !changed {
 		return false, err
 	}
-	for _, state := range states {
-		s.m.drop(s.id, state)
-	}
+	s.dropStates(states...)
 	s.m.persist(EntryRecord, s.id, rec.Raw)
 	s.pass(rec, from)
 	if s.keep != nil {
