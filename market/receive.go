@@ -28,20 +28,28 @@ func (m *Machine) received(from protocol.PeerID, msg protocol.Message) error {
 	}
 	s := m.swarms[id]
 	if s == nil {
-		if n, news := msg.(*protocol.News); news {
-			m.answerLate(from, n)
-		} else {
-			m.remind(from, id)
-		}
-		if q, ok := msg.(*protocol.Bid); ok {
-			m.send(from, &protocol.Refusal{Job: q.Job, Bid: q.ID})
-		}
+		m.receivedLate(from, id, msg)
 		return nil
 	}
 	if w := s.watch.members[from]; w != nil {
 		w.seen = m.now.Mono
 	}
 	return s.received(from, msg)
+}
+
+// receivedLate answers a message about a job that is not known here, or no more. Nothing
+// answers an answer.
+func (m *Machine) receivedLate(from protocol.PeerID, id protocol.JobID, msg protocol.Message) {
+	switch msg := msg.(type) {
+	case *protocol.News:
+		m.answerLate(from, msg)
+		return
+	case *protocol.Acknowledge:
+		return
+	case *protocol.Bid:
+		m.send(from, &protocol.Refusal{Job: id, Bid: msg.ID})
+	}
+	m.remind(from, id)
 }
 
 func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {

@@ -37,7 +37,7 @@ type invariants struct {
 	last      map[protocol.PeerID]protocol.Sequence // of beats and bids
 	second    map[protocol.PeerID]*second
 	weigh     bool // bytes sent are counted
-	bytes     map[protocol.PeerID]int
+	bytes     map[protocol.PeerID]Counts
 	sample    int
 }
 
@@ -69,7 +69,7 @@ func (v *invariants) init(w *World) {
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
 		cancelled: map[protocol.JobID]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
 		roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
-		bytes: map[protocol.PeerID]int{},
+		bytes: map[protocol.PeerID]Counts{},
 	}
 }
 
@@ -186,8 +186,11 @@ func (v *invariants) sent(p, to *Peer, m protocol.Message) {
 		v.w.violate("I6", "peer %d sends %d messages within a second", p.Index, s.sent)
 	}
 	if v.weigh {
+		if v.bytes[p.ID()] == nil {
+			v.bytes[p.ID()] = Counts{}
+		}
 		if b, err := protocol.EncodeMessage(m); err == nil {
-			v.bytes[p.ID()] += len(b)
+			v.bytes[p.ID()][messageName(m)] += len(b)
 		}
 	}
 	refers := func(what string, durable bool) {

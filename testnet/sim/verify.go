@@ -125,8 +125,8 @@ func (w *World) VerifyQuiet(d time.Duration) {
 	w.Run(w.now+d, nil)
 	w.inv.weigh = false
 	for _, p := range w.Peers {
-		if n := w.inv.bytes[p.ID()]; time.Duration(n)*time.Second > 1000*d {
-			w.violate("I7", "peer %d sent %d bytes in %v without work", p.Index, n, d)
+		if c := w.inv.bytes[p.ID()]; time.Duration(c.Of("message"))*time.Second > 1000*d {
+			w.violate("I7", "peer %d sent %d bytes in %v without work: %v", p.Index, c.Of("message"), d, map[string]int(c))
 		}
 	}
 }
