@@ -25,7 +25,7 @@ STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants fuzz bench testnet generate wasm clean
+.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants chaos fuzz bench testnet generate wasm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=1000, one
 
 mutants: ## bugs planted into the market, one by one: the simulator must catch each; some of them: MUTANT=NAME
 	$(GO) test -tags mutants ./testnet/sim -run "^TestMutants$$/$(MUTANT)" -count=1 -timeout 3h -v
+
+chaos: ## real peers killed, stopped and parted at full size, with a table of figures: half an hour; RUN=Partition for one
+	$(GO) test ./testnet/e2e -run 'TestChaos.*$(RUN)' -chaos -count=1 -timeout 3h -v
 
 fuzz: ## every fuzz target for COUNT=20000 inputs
 	tools/fuzz.sh $(COUNT)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/compute-mesh/mesh/node/api"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -49,8 +50,11 @@ func (n *Node) serveHTTP() error {
 	}
 	n.dashboard = "http://" + l.Addr().String()
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(metrics{n}); err != nil {
-		return errors.Join(fmt.Errorf("node: metrics: %w", err), l.Close())
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	for _, c := range []prometheus.Collector{metrics{n}, collectors.NewGoCollector(), process} {
+		if err := registry.Register(c); err != nil {
+			return errors.Join(fmt.Errorf("node: metrics: %w", err), l.Close())
+		}
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

@@ -234,7 +234,9 @@ func (r *runner) slot(number int) {
 			return
 		}
 		r.deaths.began(number, &t.Run)
+		r.log.Debug("a task begins", "job", t.Job.ID, "stage", t.Stage, "task", t.Index)
 		ended := r.execute(t)
+		r.log.Debug("a task has ended", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "wall", ended.Wall)
 		r.deaths.ended(number)
 		r.mu.Lock()
 		r.running--

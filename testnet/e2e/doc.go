@@ -4,4 +4,7 @@
 // every command does and says what it should, and that bad input, bad chunks and hostile
 // peers get an answer and break nothing. It builds both commands once; MESH_E2E_BIN names a
 // directory that has them built. All that the tests start ends with them, however they end.
+//
+// TestChaos... are the scenarios that docs/guarantees.md promises to survive: small ones in
+// every run, at full size with -chaos (make chaos), which prints what was measured.
 package e2e

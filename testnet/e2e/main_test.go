@@ -67,7 +67,9 @@ func runAll(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	status := m.Run()
+	printFigures(os.Stdout)
+	return status, nil
 }
 
 // build builds commands into a directory.

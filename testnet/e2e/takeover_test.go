@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// begins are the tasks that a peer which logs all has begun, in their order.
+func (p peer) begins(t *testing.T) (list []begin) {
+	t.Helper()
+	for _, found := range taskBegins.FindAllStringSubmatch(read(t, p.log), -1) {
+		at, err := time.Parse(time.RFC3339Nano, found[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, begin{found[2], at})
+	}
+	return list
+}
+
+type begin struct {
+	task string
+	at   time.Time
+}
+
+var taskBegins = regexp.MustCompile(`(?m)^time=(\S+) level=DEBUG msg="a task begins" .*task=(\d+)$`)
+
+// A killed worker's task runs elsewhere soon. The tasks never end, so what a peer began last
+// is what it runs; the peers' own logs tell when. Each that is killed is followed by a new
+// one, so that one is always free: a peer that came back would go on with the task itself.
+func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
+	const workers = 5
+	keeper := start(t, t.TempDir(), "--slots", "0")
+	bootstrap := keeper.address(t)
+	var peers []*daemon
+	fill := func() {
+		t.Helper()
+		for len(peers) < workers {
+			peers = append(peers, start(t, t.TempDir(), "--slots", "1", "--bootstrap", bootstrap, "--log-level", "debug"))
+		}
+		eventually(t, "all peers know each other", func() bool {
+			return !slices.ContainsFunc(peers, func(d *daemon) bool { return d.self(t).Peers < workers })
+		})
+	}
+	fill()
+	job := keeper.submit(t, "--array", strconv.Itoa(workers-1), "--map", contract+" loop")
+	var took []time.Duration
+	for range size(3, 50) {
+		var victim *daemon
+		eventually(t, "all tasks run", func() bool {
+			running := slices.Clone(peers)
+			running = slices.DeleteFunc(running, func(d *daemon) bool { return d.self(t).Running == 0 })
+			if len(running) == workers-1 {
+				victim = running[0]
+			}
+			return victim != nil
+		})
+		began := victim.begins(t)
+		task := began[len(began)-1].task
+		killed := time.Now()
+		victim.kill(t)
+		peers = slices.DeleteFunc(peers, func(d *daemon) bool { return d == victim })
+		var at time.Time
+		eventually(t, "the task runs elsewhere", func() bool {
+			for _, p := range peers {
+				for _, b := range p.begins(t) {
+					if b.task == task && b.at.After(killed) {
+						at = b.at
+					}
+				}
+			}
+			return !at.IsZero()
+		})
+		took = append(took, at.Sub(killed))
+		fill()
+	}
+	spread(t, "from kill -9 to running elsewhere", took)
+	keeper.ok(t, "cancel", job)
+}
+
+// A task that takes checkpoints goes on from its last one when its peer is killed, and gives
+// the bytes that it gives undisturbed.
+func TestChaosATaskGoesOnFromItsCheckpoint(t *testing.T) {
+	m := up(t, 3)
+	rounds, every, killAt := size(40, 600), size(5, 50), size(20, 450) // of about a tenth of a second
+	args := []string{"--array", "1", "--map", fmt.Sprintf("%s %d %d", program("longcount"), rounds, every)}
+	undisturbed := m.peers[0].submit(t, args...)
+	m.peers[0].wait(t, undisturbed)
+	want := m.peers[0].ok(t, "get", undisturbed, "-o", "-")
+
+	job := m.peers[0].submit(t, args...)
+	victim := -1
+	eventually(t, "a peer runs the task", func() bool {
+		victim = slices.IndexFunc(m.peers, func(p peer) bool { return p.self(t).Running > 0 })
+		return victim >= 0
+	})
+	watcher := m.peers[(victim+1)%len(m.peers)]
+	log := watcher.begin(t, "logs", "-f", job+"/0")
+	saved := map[int]time.Time{}
+	for last := 0; last < killAt; {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(log.line(t)), "saved round "); ok {
+			last, _ = strconv.Atoi(n)
+			saved[last] = time.Now()
+		}
+	}
+	after(size(0, 5*time.Second)) // as far from the checkpoint as can be
+	m.typed(t, "kill", strconv.Itoa(victim)).want(t, 0)
+	killed := time.Now()
+	log.interrupt(t)
+	watcher.wait(t, job)
+	if got := watcher.ok(t, "get", job, "-o", "-"); got != want {
+		t.Errorf("the task that went on gives other bytes: %q, want %q", got, want)
+	}
+	first, _, _ := strings.Cut(watcher.ok(t, "logs", job+"/0"), "\n")
+	var from, of int
+	if _, err := fmt.Sscanf(first, "goes on after round %d of %d", &from, &of); err != nil || saved[from].IsZero() {
+		t.Fatalf("the task that was killed at round %d did not go on from a checkpoint: %q", killAt, first)
+	}
+	figure(t, "work that was done again", killed.Sub(saved[from]))
+}
