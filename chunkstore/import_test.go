@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ipfs/boxo/blockservice"
 	bstore "github.com/ipfs/boxo/blockstore"
@@ -371,11 +372,13 @@ func stamp(text []byte, round int) {
 func BenchmarkSHA256(b *testing.B) {
 	text := benchText()
 	b.SetBytes(int64(len(text)))
+	began := cpuTime(b)
 	for b.Loop() {
 		for chunk := range slices.Chunk(text, MaxChunk) {
 			sha256.Sum256(chunk)
 		}
 	}
+	reportCPU(b, cpuTime(b)-began, int64(len(text)))
 }
 
 func BenchmarkImport(b *testing.B) {
@@ -384,8 +387,11 @@ func BenchmarkImport(b *testing.B) {
 		b.Run(split, func(b *testing.B) {
 			s := testStore(b, func(c *Config) { c.Quota = 256 << 20 }) // full after a few rounds, as a store in use is
 			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			var used time.Duration
 			for i := 0; b.Loop(); i++ {
 				stamp(text, i)
+				began := cpuTime(b)
 				im := must(s.NewImport(must(ParseSplit(split))(b), nil))(b)
 				if err := im.Add(context.Background(), "x", bytes.NewReader(text)); err != nil {
 					b.Fatal(err)
@@ -394,7 +400,9 @@ func BenchmarkImport(b *testing.B) {
 					b.Fatal(err)
 				}
 				im.Drop()
+				used += cpuTime(b) - began
 			}
+			reportCPU(b, used, int64(len(text)))
 		})
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -91,3 +93,18 @@ func fileBytes(t testing.TB, s *Store, root cid.Cid) []byte {
 }
 
 func numbered(n int) string { return fmt.Sprintf("file-%d", n) }
+
+// cpuTime is what this process has used so far, user and system: it hardly depends on what else the machine does.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// reportCPU reports used CPU time as seconds for each GiB, of rounds of so many bytes.
+func reportCPU(b *testing.B, used time.Duration, bytes int64) {
+	b.ReportMetric(used.Seconds()/float64(b.N)/(float64(bytes)/(1<<30)), "cpu-s/GiB")
+}
