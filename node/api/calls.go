@@ -11,18 +11,28 @@ import (
 	"strconv"
 )
 
+// itemBody is the body of an import. The transport has it write itself straight into the connection: handed over a buffer
+// at a time through Read, each byte would be copied twice more.
+type itemBody struct{ src Source }
+
+var _ io.WriterTo = itemBody{}
+
+func (b itemBody) WriteTo(w io.Writer) (int64, error) { return 0, sendItems(w, b.src) }
+
+// Read is what a body must have, and an io.Copy from it does not use.
+func (itemBody) Read([]byte) (int, error) {
+	return 0, errors.New("api: the body of an import is written, not read")
+}
+
 // Import sends src to its end. Where it fails, one Read of src may still be under way
 // when it returns. An error of src's own is returned as it is.
 func (c *Client) Import(ctx context.Context, o ImportOptions, src Source) (Imported, error) {
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(sendItems(pw, src)) }()
-	defer pr.Close()
 	q := url.Values{"form": {string(o.Form)}}
 	if o.Split != "" {
 		q.Set("split", o.Split)
 	}
 	var got Imported
-	res, err := c.request(ctx, http.MethodPost, "/import?"+q.Encode(), pr)
+	res, err := c.request(ctx, http.MethodPost, "/import?"+q.Encode(), itemBody{src})
 	if err != nil {
 		return got, err
 	}
