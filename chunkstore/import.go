@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
@@ -42,6 +43,9 @@ type Import struct {
 	out    chan assembly
 	done   chan struct{} // the assembler has ended
 	failed atomic.Pointer[error]
+
+	fresh  atomic.Int64 // bytes stored since the last background sync began
+	behind sync.Mutex   // held while that one runs
 	each   func(Piece) error
 	roots  []cid.Cid // not in set yet
 	state  importState
@@ -72,6 +76,10 @@ type assembly struct {
 // importRoots is how many roots an import keeps before it pins them in one transaction: 8,192 of 36 bytes are small, and
 // 10^6 pieces make 122 transactions.
 const importRoots = 8192
+
+// importSync is after how many bytes an import has what it stored flushed meanwhile: 64 chunks are a group commit that is
+// worth its journal commits, and what is left at the end is a fraction of a second of a slow disk's time.
+const importSync = 64 << 20
 
 // sourceBuffer is the read-ahead on a source, 64 KiB: reads of a chunk pass it by, small pieces are served from it.
 const sourceBuffer = 64 << 10
@@ -186,6 +194,8 @@ func (im *Import) Drop() {
 			chunkBuffers.Put(b)
 		}
 	}
+	im.behind.Lock() // what is flushed behind the import has ended, or ends with ctx
+	defer im.behind.Unlock()
 	if err := im.s.unpin(im.set); err != nil {
 		im.s.log.Warn("pin set of an import stays until the next start", "error", err)
 	}
@@ -215,9 +225,23 @@ func (im *Import) store(buf *[MaxChunk]byte, size int) *leaf {
 	go func() {
 		l.key, l.err = im.s.putBytes(im.ctx, buf[:size])
 		close(l.done)
+		im.stored(size)
 		im.free <- buf
 	}()
 	return l
+}
+
+// stored begins to flush what there is, every importSync: whoever wants the import durable at its end, with Sync, finds the
+// disk to have kept up with it. Errors are that call's to report, which tries again.
+func (im *Import) stored(size int) {
+	if im.fresh.Add(int64(size)) < importSync || !im.behind.TryLock() {
+		return
+	}
+	im.fresh.Store(0)
+	go func() {
+		defer im.behind.Unlock()
+		_ = im.s.Sync(im.ctx)
+	}()
 }
 
 // assemble builds the pieces of the leaves, in order.

@@ -1,12 +1,15 @@
 package chunkstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/compute-mesh/mesh/internal/vfs/vfstest"
@@ -221,5 +224,33 @@ func TestSyncsShareRounds(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("the second chunk was synced %d times", n)
+	}
+}
+
+// TestImportIsFlushedMeanwhile: the disk begins before the import ends, and a failure of it then is nothing that the
+// import has to do with.
+func TestImportIsFlushedMeanwhile(t *testing.T) {
+	s, d := tracedStore(t, func(*Config) {})
+	begun := make(chan struct{})
+	once := sync.OnceFunc(func() { close(begun) })
+	d.fail = func(op string) error {
+		if strings.HasPrefix(op, "sync") {
+			once()
+			return errors.New("the disk is full of holes")
+		}
+		return nil
+	}
+	im := must(s.NewImport(Split{}, nil))(t)
+	defer im.Drop()
+	if err := im.Add(t.Context(), "text", bytes.NewReader(randomBytes(1, importSync))); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-begun:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing was flushed")
+	}
+	if _, err := im.Finish(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
