@@ -59,36 +59,63 @@ func (l *ledger) revoked(keep *protocol.Record) bool {
 	return hit && left == 0
 }
 
-// keepers are the peers with a Keep that they have not revoked as a whole, in order.
-func (l *ledger) keepers() []protocol.PeerID {
-	var peers []protocol.PeerID
-	for _, k := range l.keeps {
-		if !l.revoked(k) {
-			peers = append(peers, k.Signer)
-		}
-	}
-	slices.Sort(peers)
-	return slices.Compact(peers)
+// roster is who keeps a job: derived from its Keeps and Unkeeps, made anew when one is
+// learned, and never changed.
+type roster struct {
+	peers  []protocol.PeerID // in order
+	keep   map[protocol.PeerID]*protocol.Record
+	orders map[duty][]protocol.PeerID // the peers in the rendezvous orders that were asked for
 }
 
-// keepOf is the Keep of p that is not revoked as a whole: of several that with the most
-// groups, then the lowest hash; nil: p is no keeper.
-func (l *ledger) keepOf(p protocol.PeerID) *protocol.Record {
-	var keep *protocol.Record
-	for _, k := range l.keeps {
-		if k.Signer != p || l.revoked(k) {
+// duty is what a rendezvous order of keepers is for: something that they do for a peer.
+type duty struct {
+	name string
+	peer protocol.PeerID
+}
+
+// maxOrders bounds the orders that are remembered: two duties for each member.
+const maxOrders = 2 * MaxMembers
+
+// roster is made when it is asked for after a Keep or an Unkeep. Of several Keeps of a
+// peer that are not revoked as a whole that with the most groups counts, then the lowest
+// hash.
+func (l *ledger) roster() *roster {
+	if l.kept != nil {
+		return l.kept
+	}
+	r := &roster{keep: map[protocol.PeerID]*protocol.Record{}, orders: map[duty][]protocol.PeerID{}}
+	for _, k := range sorted(l.keeps) {
+		if l.revoked(k) {
 			continue
 		}
-		if keep == nil {
-			keep = k
-			continue
-		}
-		n, old := k.Body.(*protocol.Keep).Groups.Len(), keep.Body.(*protocol.Keep).Groups.Len()
-		if n > old || n == old && before(k, keep) {
-			keep = k
+		old := r.keep[k.Signer]
+		if old == nil || k.Body.(*protocol.Keep).Groups.Len() > old.Body.(*protocol.Keep).Groups.Len() {
+			r.keep[k.Signer] = k
 		}
 	}
-	return keep
+	r.peers = sortedKeys(r.keep)
+	l.kept = r
+	return r
+}
+
+// keepers are the peers with a Keep that they have not revoked as a whole, in order.
+func (l *ledger) keepers() []protocol.PeerID { return l.roster().peers }
+
+// keepOf is the Keep of p that counts; nil: p is no keeper.
+func (l *ledger) keepOf(p protocol.PeerID) *protocol.Record { return l.roster().keep[p] }
+
+// inOrder is the keepers in the rendezvous order of a duty.
+func (l *ledger) inOrder(d duty) []protocol.PeerID {
+	r := l.roster()
+	list, known := r.orders[d]
+	if !known {
+		if len(r.orders) >= maxOrders {
+			clear(r.orders)
+		}
+		list = ranked(d.name+"/"+string(d.peer), l.job.ID, 0, r.peers)
+		r.orders[d] = list
+	}
+	return list
 }
 
 func sorted(set map[protocol.Hash]*protocol.Record) []*protocol.Record {

@@ -40,7 +40,8 @@ type ledger struct {
 	unkeeps map[protocol.Hash]*protocol.Record // by the Unkeep's own hash
 	stages  []*stage                           // nil: not open
 	opaque  map[protocol.Hash]*protocol.Record
-	version uint64 // grows with every change
+	version uint64  // grows with every change
+	kept    *roster // of keeps and unkeeps; nil: to be made
 
 	digested uint64 // the version that hashed is of, and one; 0: none
 	hashed   protocol.Hash
@@ -122,6 +123,7 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 		}
 		return l.control(rec, b), nil
 	case *protocol.Keep:
+		l.kept = nil
 		return putKeep(l.keeps, rec), nil
 	case *protocol.Unkeep:
 		if k := l.keeps[b.Keep]; k == nil {
@@ -129,6 +131,7 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 		} else if k.Signer != rec.Signer {
 			return false, errKeep
 		}
+		l.kept = nil
 		return put(l.unkeeps, rec, MaxKeeps), nil
 	case *protocol.Opaque:
 		return put(l.opaque, rec, MaxOpaque), nil
@@ -307,6 +310,9 @@ func (l *ledger) exhausted(c *cell) bool {
 // failure is a record of the task by which the job has failed; nil while it has not.
 // With KeepGoing it fails once every other task of the stage is done.
 func (l *ledger) failure(s *stage) *protocol.Record {
+	if s.tally.failed == 0 {
+		return nil
+	}
 	var rec *protocol.Record
 	left := false
 	s.each(s.all(), func(_ protocol.Range, c *cell) bool {

@@ -3,6 +3,7 @@ package market
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -53,6 +54,14 @@ func checkSpans(t *rapid.T, l *ledger) {
 			if a.String() == b.String() {
 				t.Fatalf("stage %d: spans at %d and %d are equal: %s", i, a.lo, b.lo, a)
 			}
+		}
+		again := stage{n: s.n, submitter: s.submitter, tally: tally{held: map[protocol.PeerID]uint64{}}}
+		s.each(s.all(), func(r protocol.Range, c *cell) bool {
+			again.counts(c, r.Len())
+			return true
+		})
+		if !reflect.DeepEqual(again.tally, s.tally) {
+			t.Fatalf("stage %d: the tally is %+v and its spans make %+v", i, s.tally, again.tally)
 		}
 	}
 }

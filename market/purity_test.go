@@ -39,19 +39,19 @@ var allowedTime = map[string]bool{
 // unordered is the functions that may range over a map, or take its keys, with the
 // reason why the order in which they come does not show.
 var unordered = map[string]string{
-	"ledger.keepers":   "the list is sorted before it is returned",
-	"ledger.keepOf":    "the greatest of a total order is kept",
-	"ledger.revoked":   "taking bits away commutes",
-	"Machine.hungry":   "the least of all is kept",
-	"share.tail":       "the greatest of all is kept",
-	"swarm.peerDown":   "what is deleted does not depend on what was before",
-	"sorted":           "the list is sorted by hash before it is returned",
-	"sortedKeys":       "the keys are sorted before they are returned",
-	"stage.sealNames":  "the names are sorted before they are returned",
-	"swarm.settleOwed": "what is deleted does not depend on what was before",
-	"swarm.sealTick":   "the keys are sorted before they are looked at",
-	"swarm.stageView":  "what is added up is whole numbers",
-	"Machine.Running":  "what is returned is a map",
+	"ledger.revoked":     "taking bits away commutes",
+	"Machine.hungry":     "the least of all is kept",
+	"share.tail":         "the greatest of all is kept",
+	"swarm.letPagesGo":   "what is deleted is a map, gone through by its sorted keys",
+	"swarm.peerDown":     "what is deleted does not depend on what was before",
+	"sorted":             "the list is sorted by hash before it is returned",
+	"sortedKeys":         "the keys are sorted before they are returned",
+	"stage.sealNames":    "the names are sorted before they are returned",
+	"swarm.settleOwed":   "what is deleted does not depend on what was before",
+	"swarm.sealTick":     "the keys are sorted before they are looked at",
+	"swarm.stageView":    "what is added up is whole numbers",
+	"swarm.watchHolders": "what is copied to is a map, gone through by its sorted keys",
+	"Machine.Running":    "what is returned is a map",
 }
 
 func TestPurity(t *testing.T) {

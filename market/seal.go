@@ -325,14 +325,17 @@ func (s *swarm) letPagesGo(st *stage, b *protocol.Seal) {
 	}
 	block := protocol.Block(b.Number).Range(st.n)
 	k := blockKey{b.Stage, protocol.Block(b.Number)}
-	for _, id := range sortedKeys(s.store.pages) {
-		p := s.store.pages[id]
+	gone := map[string]*kept{}
+	for id, p := range s.store.pages {
 		if p.ref == st.ref && p.rng.Lo >= block.Lo && p.rng.Hi <= block.Hi && p.rng.Lo < p.rng.Hi && !p.fetch {
-			if !slices.Contains(s.sealer.pages[k], p.page) {
-				s.sealer.pages[k] = append(s.sealer.pages[k], p.page)
-			}
-			delete(s.store.pages, id)
+			gone[id] = p
 		}
+	}
+	for _, id := range sortedKeys(gone) {
+		if p := gone[id]; !slices.Contains(s.sealer.pages[k], p.page) {
+			s.sealer.pages[k] = append(s.sealer.pages[k], p.page)
+		}
+		delete(s.store.pages, id)
 	}
 }
 

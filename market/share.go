@@ -84,6 +84,9 @@ func (sh *share) mine(c *cell) bool {
 
 // next is the first task of ours that is free to be run.
 func (sh *share) next() (t protocol.TaskIndex, c *cell, ok bool) {
+	if sh.heldOpen() == 0 {
+		return 0, nil, false
+	}
 	now := sh.s.m.now.Mono
 	sh.st.each(protocol.Range{Lo: sh.cursor, Hi: protocol.TaskIndex(sh.st.n)}, func(r protocol.Range, at *cell) bool {
 		if !sh.mine(at) {
@@ -110,6 +113,9 @@ func (sh *share) next() (t protocol.TaskIndex, c *cell, ok bool) {
 
 // heldOpen is the number of tasks that this peer holds and that are not done.
 func (sh *share) heldOpen() uint64 {
+	if sh.st.tally.failed == 0 { // none can be exhausted
+		return sh.st.tally.held[sh.s.m.self]
+	}
 	if sh.counted != sh.s.ledger.version {
 		sh.counted = sh.s.ledger.version
 		sh.open = sh.st.count(sh.mine)
@@ -165,7 +171,8 @@ func (sh *share) order(id RunID, t protocol.TaskIndex) Run {
 // sources are the peers that have the job's chunks: the live keepers, nearest first as
 // far as that is known, which is this peer.
 func (s *swarm) sources() []protocol.PeerID {
-	return ranked("source/"+string(s.m.self), s.id, 0, s.others())
+	list := s.inOrder(duty{"source", s.m.self})
+	return slices.DeleteFunc(list, func(p protocol.PeerID) bool { return p == s.m.self })
 }
 
 // stop ends a run early. Its Ended still comes.

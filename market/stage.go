@@ -38,6 +38,7 @@ type stage struct {
 	n         uint64
 	submitter protocol.PeerID
 	spans     []span
+	tally     tally
 	seals     map[sealName]*protocol.Record // of levels above 0
 	top       *protocol.Record              // a register of its own: Reopen never undoes it
 }
@@ -49,8 +50,10 @@ type sealName struct {
 
 func newStage(ref protocol.StageRef, n uint64, submitter protocol.PeerID) *stage {
 	s := &stage{ref: ref, n: n, submitter: submitter, seals: map[sealName]*protocol.Record{}}
+	s.tally.held = map[protocol.PeerID]uint64{}
 	if n > 0 {
 		s.spans = []span{{}}
+		s.counts(&s.spans[0].cell, n)
 	}
 	return s
 }
@@ -157,6 +160,7 @@ func (s *stage) apply(r protocol.Range, rec *protocol.Record) bool {
 	if !changed {
 		return false
 	}
+	s.recount(i, j, next)
 	if i > 0 && same(&s.spans[i-1].cell, &next[0].cell) {
 		next = next[1:]
 	}

@@ -420,9 +420,19 @@ func (s *swarm) links() []protocol.PeerID { return s.judges(s.m.self) }
 // judges are the keepers that judge whether p is gone: the first two live ones but
 // itself, in the rendezvous order of job and member.
 func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
-	live := slices.DeleteFunc(s.live(), func(k protocol.PeerID) bool { return k == p })
-	live = ranked("judge/"+string(p), s.id, 0, live)
-	return live[:min(2, len(live))]
+	list := s.inOrder(duty{"judge", p})
+	list = slices.DeleteFunc(list, func(k protocol.PeerID) bool { return k == p })
+	return list[:min(2, len(list))]
+}
+
+// inOrder are the live keepers, this peer included where it is one, in the rendezvous
+// order of a duty.
+func (s *swarm) inOrder(d duty) []protocol.PeerID {
+	list := s.ledger.inOrder(d)
+	if len(list) == 0 {
+		return ranked(d.name+"/"+string(d.peer), s.id, 0, s.live())
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(p protocol.PeerID) bool { return !s.m.alive(p) })
 }
 
 func (s *swarm) peerUp(p protocol.PeerID) {

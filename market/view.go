@@ -96,6 +96,15 @@ func (m *Machine) Running() map[RunID]protocol.TaskIndex {
 	return list
 }
 
+// State is a job's as this peer knows it, and whether this peer is a keeper of it: what a
+// caller that asks often wants of its View. 0: it is not known here.
+func (m *Machine) State(id protocol.JobID) (state protocol.JobState, keeper bool) {
+	if s := m.swarms[id]; s != nil {
+		return s.state, s.keep != nil
+	}
+	return 0, false
+}
+
 // View is what this peer knows of a job.
 func (m *Machine) View(id protocol.JobID) (View, bool) {
 	s := m.swarms[id]
@@ -166,17 +175,12 @@ func (s *swarm) stageView(i int) StageView {
 		v.Done = v.Tasks
 		return v
 	}
-	st.each(st.all(), func(r protocol.Range, c *cell) bool {
-		switch {
-		case c.done != nil:
-			v.Done += r.Len()
-		case s.ledger.exhausted(c):
-			v.Failed += r.Len()
-		case st.holder(c) != "":
-			v.Held += r.Len()
-		}
-		return true
-	})
+	v.Done = st.tally.done
+	free := uint64(0)
+	for _, n := range s.ledger.holders(st, func(r protocol.Range, _ *cell) { free += r.Len() }) {
+		v.Held += n
+	}
+	v.Failed = v.Tasks - v.Done - v.Held - free
 	if !s.running() {
 		return v
 	}

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -105,21 +106,13 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 		if sh == nil || sh.st.top != nil {
 			continue
 		}
-		open := map[protocol.PeerID]uint64{}
-		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
-			if c.done != nil || s.ledger.exhausted(c) {
-				return true
-			}
-			if h := sh.st.holder(c); h != "" {
-				open[h] += r.Len()
-			} else if len(a.Open) < protocol.MaxOpen && s.cooling(sh.st.ref.Stage, r.Lo, c) <= s.m.now.Mono {
+		open := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
+			if len(a.Open) < protocol.MaxOpen && s.cooling(sh.st.ref.Stage, r.Lo, c) <= s.m.now.Mono {
 				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
 			}
-			return true
 		})
-		delete(open, p)
 		for _, h := range sortedKeys(open) {
-			if s.m.alive(h) {
+			if h != p && s.m.alive(h) {
 				hints = append(hints, s.hintOf(sh, h, open[h]))
 			}
 		}
@@ -198,9 +191,12 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 // putRight tells a member of what it holds without knowing, and of what it thinks to
 // hold and does not.
 func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
-	ask := false
+	ask, known := false, uint64(0)
 	for _, h := range held {
-		st.each(h.Range, func(_ protocol.Range, c *cell) bool {
+		st.each(h.Range, func(r protocol.Range, c *cell) bool {
+			if st.holder(c) == p && h.Epoch >= c.epoch() {
+				known += r.Len()
+			}
 			ask = ask || c.done == nil && c.epoch() < h.Epoch
 			if c.done != nil {
 				s.m.tell(p, c.done)
@@ -213,7 +209,7 @@ func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
 	if ask { // by a record that did not come here
 		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest(), Want: true})
 	}
-	if len(held) >= protocol.MaxHeld {
+	if len(held) >= protocol.MaxHeld || known >= st.tally.held[p] {
 		return
 	}
 	st.each(st.all(), func(r protocol.Range, c *cell) bool {
@@ -264,6 +260,10 @@ func (s *swarm) work() []protocol.Work {
 		w := protocol.Work{Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Tail: sh.tail()}
 		running := sortedKeys(sh.running)
 		w.Running = running[:min(len(running), protocol.MaxRunning)]
+		if sh.heldOpen() == 0 {
+			list = append(list, w)
+			continue
+		}
 		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
 			if !sh.mine(c) {
 				return true
@@ -304,26 +304,19 @@ func (s *swarm) watchTick() {
 
 func (s *swarm) watchHolders() {
 	now := s.m.now.Mono
-	holders := map[protocol.PeerID]bool{}
+	holders := map[protocol.PeerID]uint64{}
 	for _, sh := range s.shares {
 		if sh == nil || sh.st.top != nil {
 			continue
 		}
-		sh.st.each(sh.st.all(), func(r protocol.Range, c *cell) bool {
-			if c.done != nil || s.ledger.exhausted(c) {
-				return true
-			}
-			if h := sh.st.holder(c); h != "" {
-				holders[h] = true
-			} else {
-				s.offer(protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
-			}
-			return true
+		held := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
+			s.offer(protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
 		})
+		maps.Copy(holders, held)
 	}
 	delete(holders, s.m.self)
 	for _, h := range sortedKeys(s.watch.holders) {
-		if !holders[h] {
+		if holders[h] == 0 {
 			delete(s.watch.holders, h)
 		}
 	}
