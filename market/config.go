@@ -61,6 +61,8 @@ type Config struct {
 	Exchange time.Duration
 	// Listen bounds how long a peer listens after a start or a gap.
 	Listen time.Duration
+	// Lost is how long nobody may serve results before their tasks run again.
+	Lost time.Duration
 	// Orphan is how long a member may reach no keeper before it becomes one, and how long a
 	// task that may kill its host waits for the word of a holder that is gone.
 	Orphan time.Duration
@@ -81,7 +83,7 @@ func DefaultConfig() Config {
 		AskMin: 100 * time.Millisecond, AskMax: 4 * time.Second,
 		PageTime: 200 * time.Millisecond, Lead: 20 * time.Millisecond,
 		KeepWait: 5 * time.Second, Hysteresis: 30 * time.Second,
-		Exchange: 2 * time.Second, Listen: 30 * time.Second, Orphan: time.Minute,
+		Exchange: 2 * time.Second, Listen: 30 * time.Second, Lost: 10 * time.Minute, Orphan: time.Minute,
 		Reannounce: time.Minute, Poll: 15 * time.Second,
 	}
 }
@@ -105,7 +107,7 @@ func (c *Config) Validate() error {
 	}{
 		{"ReceiptWait", c.ReceiptWait}, {"Beat", c.Beat}, {"Opinion", c.Opinion}, {"Step", c.Step},
 		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"PageTime", c.PageTime},
-		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen},
+		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen}, {"Lost", c.Lost},
 		{"Orphan", c.Orphan}, {"Reannounce", c.Reannounce}, {"Poll", c.Poll},
 	} {
 		bad(d.d > 0, d.name, "more than 0")

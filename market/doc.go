@@ -31,8 +31,7 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// It also joins, keeps and forwards records that nothing here signs so far: Unkeep, and
-// Reopen but for absurd epochs. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
+// It also joins, keeps and forwards records that nothing here signs so far: Unkeep. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
 // alone. The visible state is compared as one digest, and told whole where it differs.
 //
 // # Use
@@ -150,7 +149,7 @@
 //
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
-// seal.go seals; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
+// seal.go seals; lost.go reopens what nobody serves any more; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
 // deaths.go sees to it that a task which kills its host fails as any other.
@@ -203,6 +202,7 @@
 //	Lead           work queued ahead of a slot
 //	ReceiptWait    a page waits for more than one receipt
 //	KeepWait       an invited keeper, or one asked for a receipt, is silent; then the next
+//	Lost           nobody serves results; then their tasks run again
 //	Orphan         a member reaches no keeper, until it becomes one; a task that may kill its host waits
 //	               for its holder's word, once that is gone
 //	Hysteresis     keepers of an accepted job must be too few before one is invited

@@ -67,6 +67,7 @@ type Ended struct {
 	Detail  string          // for people, at most protocol.MaxDetail bytes
 	Log     cid.Cid         // OutcomeFailed: the log's file, or cid.Undef
 	Wall    time.Duration   // that the program ran
+	Missing cid.Cid         // OutcomeReleased: a chunk of its input that nobody serves, or cid.Undef
 }
 
 // Outcome is the way in which a run ended.

@@ -170,11 +170,16 @@ func (m *Machine) sweep() {
 	for _, id := range sortedKeys(m.swarms) {
 		s := m.swarms[id]
 		switch {
-		case s.ended == 0:
+		case s.state == protocol.JobRunning:
+		case s.running() && s.retireAt() <= m.now.Unix: // while lost results are made again
+			s.end(s.state, s.reason)
+			m.retire(s)
+		case s.running():
 		case s.retireAt() <= m.now.Unix && (len(s.owed) == 0 || s.retireAt()+orderTime <= m.now.Unix):
 			m.retire(s)
 		default:
 			s.inviteTick() // results have their replicas until they go
+			s.lostTick()
 			s.orderTick()
 			s.agreeTick()
 		}

@@ -146,6 +146,7 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 	case *protocol.Done:
 		return s.apply(b.Range, rec), nil
 	case *protocol.Reopen:
+		defer s.reopened()
 		return s.apply(b.Range, rec), nil
 	case *protocol.Failed:
 		return s.apply(protocol.Range{Lo: b.Task, Hi: b.Task + 1}, rec), nil

@@ -223,11 +223,11 @@ func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
 
 // storeState is a keeper's pages.
 type storeState struct {
-	pages map[string]*kept       // by page
-	tell  []cid.Cid              // stored here, and not told to the other keepers yet
-	due   time.Duration          // when they are told
-	scan  time.Duration          // when pages are looked for that should be here; not before
-	seals map[protocol.Hash]bool // seals whose content is here or on its way
+	pages map[string]*kept    // by page
+	tell  []cid.Cid           // stored here, and not told to the other keepers yet
+	due   time.Duration       // when they are told
+	scan  time.Duration       // when pages are looked for that should be here; not before
+	seals map[string]*content // by the hash of the seal's record
 }
 
 // kept is a page that a keeper knows of.
@@ -240,11 +240,13 @@ type kept struct {
 	from  []protocol.PeerID        // who is said to have it
 	due   time.Duration            // when it is fetched, if it is not here by then
 	fetch bool                     // under way
+
+	missing time.Duration // since when nobody serves it; 0: it has not been asked for in vain
 }
 
 func (st *storeState) init() {
 	st.pages = map[string]*kept{}
-	st.seals = map[protocol.Hash]bool{}
+	st.seals = map[string]*content{}
 }
 
 func (s *swarm) pageOf(c cid.Cid, ref protocol.StageRef, r protocol.Range) *kept {
@@ -263,7 +265,7 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 	if p.here {
 		return
 	}
-	p.here, p.due = true, never
+	p.here, p.due, p.missing = true, never, 0
 	s.m.out.Sync = true
 	if len(s.store.tell) == 0 {
 		s.store.due = s.m.now.Mono + s.m.cfg.Gather
@@ -473,6 +475,9 @@ func (s *swarm) storeTick() {
 			if f.Err == nil {
 				s.storedHere(p.page, p.ref, p.rng)
 				return
+			}
+			if p.missing == 0 {
+				p.missing = s.m.now.Mono
 			}
 			p.due = s.m.now.Mono + s.m.cfg.KeepWait
 			s.store.scan = min(s.store.scan, p.due)

@@ -102,6 +102,7 @@ func (s *swarm) takeStock() {
 			s.wantPage(&rec, b, 0) // its worker has asked those that were keepers then
 		case *protocol.Seal:
 			s.sealLearned(&rec, b)
+			s.fetchSeal(&rec, b) // its own, too
 		}
 	}
 }

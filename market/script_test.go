@@ -30,10 +30,10 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	again [from=P] [to=P] [kind=K]   the last such message that was sent comes once more
 //	lose [from=P] [to=P] [kind=K]    from now on such messages never arrive; arrive: all do again
 //	fetched [P] [fail]  probed [P] [dead]   what is under way ends
-//	end P task=I, fail P task=I, release P task=I    [stage=S]
+//	end P task=I, fail P task=I, release P task=I [missing]    [stage=S]
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
-//	crash P, start P, gap P, leave P, full P (has no room to keep a job)
+//	crash P, start P, gap P, leave P, full P (has no room to keep a job), rot P (its blocks are gone)
 //	died P task=I,J... [alone]       after a start: they were running here when P crashed
 //	checkpoint P task=I number=K [stage=S]   a running task has made its K-th
 //	cancel P, remove P, retry P, pause P, resume P     orders of the owner
@@ -203,6 +203,10 @@ func (w *script) setUp(command string, l *line) bool {
 		w.start(l.peersOf()[0])
 	case "full":
 		l.peersOf()[0].noRoom = true
+	case "rot":
+		for _, p := range l.peersOf() {
+			clear(p.blocks)
+		}
 	case "quiet":
 		w.quiet = true
 	case "loud":
@@ -313,6 +317,9 @@ func (w *script) work(command string, l *line) bool {
 		end = Ended{Outcome: OutcomeFailed, Reason: protocol.ReasonExit, Exit: 3}
 	case "release":
 		end.Outcome = OutcomeReleased
+		if l.has("missing") {
+			end.Missing = testCID(cid.Raw, "a piece of the input")
+		}
 	case "gap":
 		w.step(p, Gap{})
 		return true

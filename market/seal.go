@@ -47,15 +47,20 @@ func (s *swarm) considerSeal(ref protocol.StageRef, r protocol.Range) {
 		return
 	}
 	for b := r.Lo.Block(); b <= (r.Hi - 1).Block(); b++ {
-		complete := true
-		st.each(b.Range(st.n), func(_ protocol.Range, c *cell) bool {
-			complete = c.done != nil
-			return complete
-		})
-		if complete {
+		if st.complete(b) {
 			s.readyToSeal(sealKey{ref.Stage, sealName{0, uint64(b)}}, st)
 		}
 	}
+}
+
+// complete tells whether every task of a block is done.
+func (s *stage) complete(b protocol.Block) bool {
+	all := true
+	s.each(b.Range(s.n), func(_ protocol.Range, c *cell) bool {
+		all = c.done != nil
+		return all
+	})
+	return all
 }
 
 func (s *swarm) readyToSeal(k sealKey, st *stage) {
@@ -89,7 +94,7 @@ func (s *swarm) sealTick() {
 	live := s.live()
 	for _, k := range keys {
 		st := s.ledger.stages[k.stage]
-		if st == nil || st.sealOf(k.name.level, k.name.number) != nil {
+		if st == nil || st.sealOf(k.name.level, k.name.number) != nil || k.name.level == 0 && !st.complete(protocol.Block(k.name.number)) {
 			delete(s.sealer.ready, k)
 			continue
 		}
@@ -206,6 +211,9 @@ func (s *swarm) sealBlock(k sealKey, st *stage) {
 		page := parts[i].done.Body.(*protocol.Done).Page
 		s.m.fetch(Fetch{Kind: LoadPage, Job: s.id, Root: page, From: s.others()}, func(f Fetched) {
 			s.wakeAt(s.m.now.Mono)
+			if f.Err != nil {
+				s.pageGone(page)
+			}
 			got, err := protocol.DecodePage(page, f.Data)
 			if f.Err != nil || err != nil || st != s.ledger.stages[k.stage] || st.sealOf(0, k.name.number) != nil || !s.running() {
 				delete(s.sealer.doing, k)
@@ -337,19 +345,4 @@ func (s *swarm) letPagesGo(st *stage, b *protocol.Seal) {
 		}
 		delete(s.store.pages, id)
 	}
-}
-
-// fetchSeal brings a seal's leaf or node, its packs and outputs here.
-func (s *swarm) fetchSeal(rec *protocol.Record, b *protocol.Seal) {
-	if s.store.seals[rec.Hash] {
-		return
-	}
-	s.store.seals[rec.Hash] = true
-	s.m.fetch(Fetch{Kind: FetchSeal, Job: s.id, Root: b.Root, From: s.reachable([]protocol.PeerID{rec.Signer})}, func(f Fetched) {
-		if f.Err != nil {
-			delete(s.store.seals, rec.Hash)
-			return
-		}
-		s.m.out.Sync = true
-	})
 }

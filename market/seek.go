@@ -124,7 +124,7 @@ func (s *swarm) seekTick() {
 
 // able tells whether any open stage with tasks left can run here.
 func (s *swarm) able() bool {
-	return slices.ContainsFunc(s.shares, func(sh *share) bool { return sh != nil && sh.st.top == nil && sh.able() })
+	return slices.ContainsFunc(s.shares, func(sh *share) bool { return sh != nil && !sh.st.over() && sh.able() })
 }
 
 // ask asks a keeper for work; a keeper asks itself.

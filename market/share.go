@@ -256,6 +256,9 @@ func (m *Machine) ended(in Ended) error {
 			return nil
 		}
 		sh.release(r.task, c)
+		if in.Missing.Defined() {
+			in.Detail = missingText + in.Missing.String()
+		}
 		s.troubled(in.Detail)
 	case OutcomeStopped:
 		sh.cursor = min(sh.cursor, r.task)

@@ -41,6 +41,7 @@ type stage struct {
 	tally     tally
 	seals     map[sealName]*protocol.Record // of levels above 0
 	top       *protocol.Record              // a register of its own: Reopen never undoes it
+	again     bool                          // tasks run again though there is a top seal
 }
 
 type sealName struct {
@@ -317,32 +318,6 @@ func firstTask(b *protocol.Seal) protocol.TaskIndex {
 	return protocol.TaskIndex(t)
 }
 
-// holding is a piece of what a peer holds, to change hands.
-type holding struct {
-	rng   protocol.Range
-	life  protocol.Life
-	epoch protocol.Epoch // the highest in it
-}
-
-// holdings are the open ranges that p holds, in ascending order.
-func (s *stage) holdings(p protocol.PeerID) []holding {
-	var list []holding
-	s.each(s.all(), func(r protocol.Range, c *cell) bool {
-		if c.done != nil || s.holder(c) != p {
-			return true
-		}
-		last := len(list) - 1
-		if last >= 0 && list[last].rng.Hi == r.Lo && list[last].life == c.life {
-			list[last].rng.Hi = r.Hi
-			list[last].epoch = max(list[last].epoch, c.epoch())
-		} else {
-			list = append(list, holding{r, c.life, c.epoch()})
-		}
-		return true
-	})
-	return list
-}
-
 // seal joins a valid seal: into the tasks of its block, into the tree above, and into
 // the stage's top register.
 func (s *stage) seal(rec *protocol.Record) bool {
@@ -360,6 +335,9 @@ func (s *stage) seal(rec *protocol.Record) bool {
 	if int(b.Level) == job.TopLevel(s.n) && (s.top == nil || s.sealWins(rec, s.top)) {
 		s.top = rec
 		changed = true
+	}
+	if changed {
+		s.reopened()
 	}
 	return changed
 }

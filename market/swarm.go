@@ -3,6 +3,7 @@ package market
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -129,6 +130,7 @@ func (s *swarm) tick() {
 	s.orderTick()
 	s.inviteTick()
 	s.storeTick()
+	s.lostTick()
 	s.sealTick()
 	s.watchTick()
 	s.adoptTick()
@@ -250,7 +252,8 @@ func (s *swarm) concerns(rec *protocol.Record, p protocol.PeerID) bool {
 		st := s.ledger.stage(b.StageRef)
 		return st != nil && st.holder(st.at(b.Task)) == p && rec.Signer != p
 	case *protocol.Seal:
-		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage))
+		st := s.ledger.stage(b.StageRef)
+		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage)) || st != nil && st.top != nil && b.Life > st.top.Body.(*protocol.Seal).Life
 	}
 	return false
 }
@@ -289,20 +292,21 @@ func (s *swarm) settleState() {
 	}
 	s.version = s.ledger.version
 	state, reason := s.ledger.state()
-	if state == s.state && reason == s.reason {
+	again := state == protocol.JobRunning || state == protocol.JobDone && s.ledger.mending()
+	if state == s.state && reason == s.reason && again == s.running() {
 		return
 	}
-	if state == protocol.JobRunning {
-		s.revive()
+	if again {
+		s.revive(state)
 		return
 	}
 	s.end(state, reason)
 }
 
-// revive takes a job up again that had ended here: its owner retries it, or what a
-// stage was computed from has lost to another seal.
-func (s *swarm) revive() {
-	s.state, s.reason = protocol.JobRunning, ""
+// revive takes a job up again that had ended here: its owner retries it, what a stage was
+// computed from has lost to another seal, or results that were lost are made again.
+func (s *swarm) revive(state protocol.JobState) {
+	s.state, s.reason = state, ""
 	s.m.changed(s.id)
 	if s.ended == 0 {
 		return
@@ -450,6 +454,9 @@ func (s *swarm) peerUp(p protocol.PeerID) {
 	if s.isKeeper(p) {
 		s.seek.soon()
 		s.link.next = s.m.now.Mono
+		if strings.HasPrefix(s.link.trouble, missingText) {
+			s.link.unfit = 0 // it may have what was missing
+		}
 	}
 }
 

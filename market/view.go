@@ -1,6 +1,7 @@
 package market
 
 import (
+	"strings"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -125,8 +126,11 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 			v.Stopped = append(v.Stopped, p)
 		}
 	}
-	if v.State == protocol.JobRunning {
+	switch {
+	case v.State == protocol.JobRunning:
 		v.Reason = s.stalled(&v)
+	case v.State == protocol.JobDone && s.running():
+		v.Reason = "results that were lost are being made again"
 	}
 	return v, true
 }
@@ -146,16 +150,24 @@ func (s *swarm) stalled(v *View) string {
 	for i := range v.Stages {
 		running += v.Stages[i].Running
 	}
+	if strings.HasPrefix(s.link.trouble, missingText) {
+		return s.missingReason(s.link.trouble)
+	}
 	if s.link.trouble != "" {
 		return "stalled: this peer can't run its tasks: " + s.link.trouble
 	}
 	for _, p := range sortedKeys(s.watch.members) {
-		if w := s.watch.members[p]; w.trouble != "" && s.m.up[p] {
+		if w := s.watch.members[p]; strings.HasPrefix(w.trouble, missingText) && s.m.up[p] {
+			return s.missingReason(w.trouble)
+		} else if w.trouble != "" && s.m.up[p] {
 			return "stalled: peer " + p.String() + " can't run its tasks: " + w.trouble
 		}
 	}
 	if running > 0 || s.keep == nil {
 		return ""
+	}
+	if text := s.missingContent(); text != "" {
+		return s.missingReason(text)
 	}
 	if !s.able() && len(s.watch.members) == 0 {
 		return "stalled: no peer has asked for its tasks: none that is connected lends a slot with the memory they need"
@@ -172,6 +184,8 @@ func (s *swarm) stageView(i int) StageView {
 	v.Open = true
 	if st.top != nil {
 		v.Top = st.top.Body.(*protocol.Seal).Root
+	}
+	if st.over() {
 		v.Done = v.Tasks
 		return v
 	}

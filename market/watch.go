@@ -103,7 +103,7 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 	}
 	var hints []hint
 	for _, sh := range s.shares {
-		if sh == nil || sh.st.top != nil {
+		if sh == nil || sh.st.over() {
 			continue
 		}
 		open := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
@@ -254,7 +254,7 @@ func (s *swarm) beatTick() {
 func (s *swarm) work() []protocol.Work {
 	var list []protocol.Work
 	for _, sh := range s.shares {
-		if sh == nil || sh.st.top != nil || sh.heldOpen() == 0 && len(sh.running) == 0 && len(sh.finished) == 0 && len(sh.pages) == 0 {
+		if sh == nil || sh.st.over() || sh.heldOpen() == 0 && len(sh.running) == 0 && len(sh.finished) == 0 && len(sh.pages) == 0 {
 			continue
 		}
 		w := protocol.Work{Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Tail: sh.tail()}
@@ -306,7 +306,7 @@ func (s *swarm) watchHolders() {
 	now := s.m.now.Mono
 	holders := map[protocol.PeerID]uint64{}
 	for _, sh := range s.shares {
-		if sh == nil || sh.st.top != nil {
+		if sh == nil || sh.st.over() {
 			continue
 		}
 		held := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
@@ -435,7 +435,7 @@ func (s *swarm) condemn(p protocol.PeerID) {
 	}
 	s.wentWith(w, p)
 	for _, st := range s.ledger.stages {
-		if st == nil || st.top != nil {
+		if st == nil || st.over() {
 			continue
 		}
 		for _, h := range st.holdings(p) {

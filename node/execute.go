@@ -60,7 +60,12 @@ func (r *runner) unable(t *task, err error) market.Ended {
 		return market.Ended{Outcome: market.OutcomeStopped}
 	}
 	r.warn(t.ctx, "a task could not be run here and was given back", t, err)
-	return market.Ended{Outcome: market.OutcomeReleased, Detail: detail(err.Error())}
+	e := market.Ended{Outcome: market.OutcomeReleased, Detail: detail(err.Error())}
+	var missing *chunkstore.MissingError
+	if errors.As(err, &missing) && len(missing.Chunks) > 0 {
+		e.Missing = missing.Chunks[0]
+	}
+	return e
 }
 
 // warn logs what this peer could not do for a task: as a warning, unless there was one just before.

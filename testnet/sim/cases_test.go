@@ -9,6 +9,7 @@ import (
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
 )
 
 // accepted runs the world until a job is with as many keepers as it wants.
@@ -164,6 +165,50 @@ func TestAllReceiptGiversLost(t *testing.T) {
 	w.Run(w.now+30*time.Minute, func() bool { return w.Done(id) })
 	w.Run(w.now+settling, nil)
 	checkDone(t, w, id)
+}
+
+// rot takes a block away from every disk.
+func (w *World) rot(c cid.Cid) {
+	w.inv.rotten = true
+	for _, p := range w.Peers {
+		delete(p.disk.blocks, c.KeyString())
+	}
+}
+
+// TestResultsLost rots every disk once the first stage is sealed, and once the job is done:
+// what nobody has any more is computed again, and is the same.
+func TestResultsLost(t *testing.T) {
+	for _, when := range []string{"sealed", "done"} {
+		w := New(lan(61, 6))
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = 60; reduce(4)(s) })
+		w.Run(5*time.Minute, func() bool {
+			v, _ := w.Peers[0].View(id)
+			return v.State == protocol.JobDone || when == "sealed" && v.Stages[0].Top.Defined()
+		})
+		w.Run(w.now+settling, func() bool { return when == "sealed" })
+		for _, p := range w.Peers {
+			for _, rec := range p.machine.Records(id) {
+				switch b := rec.Body.(type) {
+				case *protocol.Done:
+					w.rot(b.Page)
+				case *protocol.Seal:
+					w.rot(b.Root)
+				}
+			}
+			p.Kill()
+		}
+		for _, p := range w.Peers {
+			p.Restart()
+		}
+		if p, err := w.Peers[0].Results(id, 0); err == nil {
+			t.Fatalf("%s: %d results are still there", when, len(p))
+		}
+		w.Run(w.now+20*time.Minute, nil)
+		checkDone(t, w, id)
+		if w.Counts["record: Reopen"] == 0 {
+			t.Errorf("%s: nothing was reopened", when)
+		}
+	}
 }
 
 // TestTwoSeals has both sides of a partition seal the same block.

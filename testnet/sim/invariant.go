@@ -37,6 +37,7 @@ type invariants struct {
 	last      map[protocol.PeerID]protocol.Sequence // of beats and bids
 	second    map[protocol.PeerID]*second
 	weigh     bool // bytes sent are counted
+	rotten    bool // disks have lost what was durable
 	bytes     map[protocol.PeerID]Counts
 	sample    int
 }
@@ -226,7 +227,7 @@ func (v *invariants) sent(p, to *Peer, m protocol.Message) {
 
 func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, bool)) {
 	refers(recordName(rec.Body), p.disk.records[maphash.Bytes(hashSeed, rec.Raw)])
-	if rec.Signer != p.ID() {
+	if rec.Signer != p.ID() || v.rotten {
 		return
 	}
 	switch b := rec.Body.(type) {
