@@ -213,6 +213,7 @@ func TestNoInit(t *testing.T) {
 var slow = map[string]string{
 	"chunkstore/exchange_test.go": "a holder that drips is slow on purpose",
 	"sandbox/lifecycle_test.go":   "a process without a test to fail looks at a file again and again",
+	"testnet/e2e/chaos_test.go":   "when a fault comes is a part of the scenario",
 }
 
 // TestNoSleep: a test that sleeps is slow where it need not be and fails where it must

@@ -15,7 +15,7 @@ import (
 
 // after lets the peers go on for a while before the next fault: what happens meanwhile is
 // theirs to choose.
-func after(d time.Duration) { <-time.After(d) }
+func after(d time.Duration) { time.Sleep(d) }
 
 // The submitter's peer is killed as soon as it may be, two more at random times; a peer
 // that ran nothing gives the results.
