@@ -30,44 +30,77 @@ type begin struct {
 
 var taskBegins = regexp.MustCompile(`(?m)^time=(\S+) level=DEBUG msg="a task begins" .*task=(\d+)$`)
 
-// A killed worker's task runs elsewhere soon. The tasks never end, so what a peer began last
-// is what it runs; the peers' own logs tell when. Each that is killed is followed by a new
-// one, so that one is always free: a peer that came back would go on with the task itself.
-func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
-	const workers = 5
-	keeper := start(t, t.TempDir(), "--slots", "0")
-	bootstrap := keeper.address(t)
-	var peers []*daemon
-	fill := func() {
-		t.Helper()
-		for len(peers) < workers {
-			peers = append(peers, start(t, t.TempDir(), "--slots", "1", "--bootstrap", bootstrap, "--log-level", "debug"))
-		}
-		eventually(t, "all peers know each other", func() bool {
-			return !slices.ContainsFunc(peers, func(d *daemon) bool { return d.self(t).Peers < workers })
-		})
+// workers are peers that run tasks which never end: what one began last is what it runs.
+type workers struct {
+	keeper *daemon
+	peers  []*daemon
+}
+
+// fill starts as many as are missing, and waits until all know each other.
+func (w *workers) fill(t *testing.T, n int) {
+	t.Helper()
+	for len(w.peers) < n {
+		w.peers = append(w.peers, start(t, t.TempDir(), "--slots", "1", "--bootstrap", w.keeper.address(t), "--log-level", "debug"))
 	}
-	fill()
-	job := keeper.submit(t, "--array", strconv.Itoa(workers-1), "--map", contract+" loop")
+	eventually(t, "all peers know each other", func() bool {
+		return !slices.ContainsFunc(w.peers, func(d *daemon) bool { return d.self(t).Peers < n })
+	})
+}
+
+// running is who runs each task.
+func (w *workers) running(t *testing.T) map[string][]*daemon {
+	t.Helper()
+	by := map[string][]*daemon{}
+	for _, p := range w.peers {
+		if began := p.begins(t); len(began) > 0 && p.self(t).Running > 0 {
+			task := began[len(began)-1].task
+			by[task] = append(by[task], p)
+		}
+	}
+	return by
+}
+
+// kill kills one, for good.
+func (w *workers) kill(t *testing.T, p *daemon) {
+	t.Helper()
+	p.kill(t)
+	w.peers = slices.DeleteFunc(w.peers, func(d *daemon) bool { return d == p })
+}
+
+// victim waits until each task runs once, and gives a peer that runs one. Of two peers that run the same task, as one was
+// taken for dead when it was only slow, one goes.
+func (w *workers) victim(t *testing.T, tasks int) (victim *daemon, task string) {
+	t.Helper()
+	eventually(t, "all tasks run", func() bool {
+		by := w.running(t)
+		for id, peers := range by {
+			if len(peers) > 1 {
+				w.kill(t, peers[0])
+				w.fill(t, tasks+1)
+				return false
+			}
+			victim, task = peers[0], id
+		}
+		return len(by) == tasks
+	})
+	return victim, task
+}
+
+// A killed worker's task runs elsewhere soon: the peers' own logs tell when. Each that is
+// killed is followed by a new one, so that one is always free.
+func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
+	const tasks = 4
+	w := &workers{keeper: start(t, t.TempDir(), "--slots", "0")}
+	w.fill(t, tasks+1)
+	job := w.keeper.submit(t, "--array", strconv.Itoa(tasks), "--map", contract+" loop")
 	var took []time.Duration
 	for range size(3, 50) {
-		var victim *daemon
-		eventually(t, "all tasks run", func() bool {
-			running := slices.Clone(peers)
-			running = slices.DeleteFunc(running, func(d *daemon) bool { return d.self(t).Running == 0 })
-			if len(running) == workers-1 {
-				victim = running[0]
-			}
-			return victim != nil
-		})
-		began := victim.begins(t)
-		task := began[len(began)-1].task
+		victim, task := w.victim(t, tasks)
 		killed := time.Now()
-		victim.kill(t)
-		peers = slices.DeleteFunc(peers, func(d *daemon) bool { return d == victim })
+		w.kill(t, victim)
 		var at time.Time
 		eventually(t, "the task runs elsewhere", func() bool {
-			for _, p := range peers {
+			for _, p := range w.peers {
 				for _, b := range p.begins(t) {
 					if b.task == task && b.at.After(killed) {
 						at = b.at
@@ -77,10 +110,10 @@ func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
 			return !at.IsZero()
 		})
 		took = append(took, at.Sub(killed))
-		fill()
+		w.fill(t, tasks+1)
 	}
 	spread(t, "from kill -9 to running elsewhere", took)
-	keeper.ok(t, "cancel", job)
+	w.keeper.ok(t, "cancel", job)
 }
 
 // A task that takes checkpoints goes on from its last one when its peer is killed, and gives
