@@ -16,6 +16,14 @@ type adoption struct {
 // maxAdoptions bounds the ranges that wait to be adopted; keepers name the rest again.
 const maxAdoptions = 1024
 
+// adoptDuty is the duty to take a range without holder; adoptPlace is what it is about:
+// the block of the first task.
+const adoptDuty = "adopt"
+
+func adoptPlace(ref protocol.StageRef, t protocol.TaskIndex) uint64 {
+	return uint64(ref.Stage)<<32 | uint64(t.Block())
+}
+
 // offer considers a range that has no holder. The k-th candidate, by the rendezvous of
 // the range and itself among the members, waits k steps; a busy peer one more.
 func (s *swarm) offer(o protocol.Open) {
@@ -28,9 +36,9 @@ func (s *swarm) offer(o protocol.Open) {
 	}) {
 		return
 	}
-	members := max(uint64(s.seek.members), uint64(len(s.watch.members)+1))
+	members := s.size()
 	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
-	w := rendezvous("adopt", s.id, uint64(o.Stage.Stage)<<32|uint64(o.Range.Lo.Block()), s.m.self) >> 32
+	w := rendezvous(adoptDuty, s.id, adoptPlace(o.Stage, o.Range.Lo), s.m.self) >> 32
 	k := w * members >> 32
 	due := s.m.now.Mono + s.m.cfg.Step*time.Duration(min(k, uint64(s.m.cfg.Steps)))
 	if len(s.m.runs) >= s.m.cfg.Slots {

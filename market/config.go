@@ -48,11 +48,21 @@ type Config struct {
 	BidTime time.Duration
 	// AskMin and AskMax bound the time between two requests for work that bring none.
 	AskMin, AskMax time.Duration
-	// PageTime is how long a result waits for others of its page while there is more to run.
-	PageTime time.Duration
+	// PageTime is how long a result waits for others of its page while there is more to
+	// run, at least. In a swarm of n members it waits n times PageGap, so that the pages
+	// that come to the keepers in a second are 1 s / PageGap whatever n is, but at most
+	// PageMax: what a peer that dies has done in that time is done again.
+	PageTime, PageGap, PageMax time.Duration
 	// Lead is how much queued work a slot has beyond the running task, so that it never
 	// waits for the loop; and how early a peer bids before it runs dry.
 	Lead time.Duration
+	// NewsBurst is how many News may go to a neighbour at once, and NewsTime the time in
+	// which there may be one more: what nobody waits for is merged beyond that.
+	NewsBurst int
+	NewsTime  time.Duration
+	// StoredTime is how long a keeper's word that pages are stored waits for more of
+	// them, while their block is not complete.
+	StoredTime time.Duration
 	// KeepWait is how long an invited keeper may be silent.
 	KeepWait time.Duration
 	// Hysteresis is how long keepers must be too few before another is invited.
@@ -81,7 +91,8 @@ func DefaultConfig() Config {
 		Step: 250 * time.Millisecond, Steps: 8,
 		Gather: 15 * time.Millisecond, BidTime: 2 * time.Second,
 		AskMin: 100 * time.Millisecond, AskMax: 4 * time.Second,
-		PageTime: 200 * time.Millisecond, Lead: 20 * time.Millisecond,
+		PageTime: 200 * time.Millisecond, PageGap: 50 * time.Millisecond, PageMax: time.Minute, Lead: 20 * time.Millisecond,
+		NewsBurst: 64, NewsTime: 500 * time.Millisecond, StoredTime: 10 * time.Second,
 		KeepWait: 5 * time.Second, Hysteresis: 30 * time.Second,
 		Exchange: 2 * time.Second, Listen: 30 * time.Second, Lost: 10 * time.Minute, Orphan: time.Minute,
 		Reannounce: time.Minute, Poll: 15 * time.Second,
@@ -101,12 +112,14 @@ func (c *Config) Validate() error {
 	bad(c.Receipts >= 1 && c.Receipts <= protocol.MaxReceipts, "Receipts", fmt.Sprintf("1 to %d", protocol.MaxReceipts))
 	bad(c.Missed >= 1, "Missed", "at least 1")
 	bad(c.Steps >= 1, "Steps", "at least 1")
+	bad(c.NewsBurst >= 1, "NewsBurst", "at least 1")
 	for _, d := range []struct {
 		name string
 		d    time.Duration
 	}{
 		{"ReceiptWait", c.ReceiptWait}, {"Beat", c.Beat}, {"Opinion", c.Opinion}, {"Step", c.Step},
 		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"PageTime", c.PageTime},
+		{"PageMax", c.PageMax}, {"NewsTime", c.NewsTime}, {"StoredTime", c.StoredTime},
 		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen}, {"Lost", c.Lost},
 		{"Orphan", c.Orphan}, {"Reannounce", c.Reannounce}, {"Poll", c.Poll},
 	} {
@@ -114,6 +127,7 @@ func (c *Config) Validate() error {
 	}
 	bad(c.Gather >= 0, "Gather", "at least 0")
 	bad(c.Lead >= 0, "Lead", "at least 0")
+	bad(c.PageGap >= 0, "PageGap", "at least 0")
 	bad(c.Hysteresis >= 0, "Hysteresis", "at least 0")
 	return errors.Join(errs...)
 }

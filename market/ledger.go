@@ -2,7 +2,6 @@ package market
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -372,20 +371,26 @@ func (l *ledger) records() []protocol.Record {
 			list = append(list, *r)
 		}
 	}
-	for _, set := range []map[protocol.Hash]*protocol.Record{l.keeps, l.unkeeps, l.opaque} {
-		for _, r := range sorted(set) {
-			add(r)
-		}
-	}
-	add(l.end)
-	add(l.order)
-	add(l.retry)
+	l.commonRecords(add)
 	for _, s := range l.stages {
 		if s != nil {
-			s.records(add)
+			s.headRecords(add)
+			s.taskRecords(s.all(), add)
 		}
 	}
 	return list
+}
+
+// commonRecords calls f for each record that belongs to no stage.
+func (l *ledger) commonRecords(f func(*protocol.Record)) {
+	for _, set := range []map[protocol.Hash]*protocol.Record{l.keeps, l.unkeeps, l.opaque} {
+		for _, r := range sorted(set) {
+			f(r)
+		}
+	}
+	f(l.end)
+	f(l.order)
+	f(l.retry)
 }
 
 // digest is the hash of the visible state.
@@ -394,27 +399,4 @@ func (l *ledger) digest() protocol.Hash {
 		l.digested, l.hashed = l.version+1, l.hash()
 	}
 	return l.hashed
-}
-
-func (l *ledger) hash() protocol.Hash {
-	h := sha256.New()
-	for _, set := range []map[protocol.Hash]*protocol.Record{l.keeps, l.unkeeps, l.opaque} {
-		h.Write([]byte{byte(len(set)), byte(len(set) >> 8)})
-		for _, r := range sorted(set) {
-			h.Write(r.Hash[:])
-		}
-	}
-	for _, r := range []*protocol.Record{l.end, l.order, l.retry} {
-		var none protocol.Hash
-		if r != nil {
-			none = r.Hash
-		}
-		h.Write(none[:])
-	}
-	for _, s := range l.stages {
-		if s != nil {
-			s.digest(h)
-		}
-	}
-	return protocol.Hash(h.Sum(nil))
 }

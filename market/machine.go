@@ -47,7 +47,7 @@ type Machine struct {
 	finals   map[protocol.JobID]final // jobs that were let go of
 	sweepAt  time.Duration
 
-	news map[protocol.PeerID]map[protocol.JobID][]protocol.Record
+	news map[protocol.PeerID]*gazette
 	out  Effects
 }
 
@@ -64,7 +64,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 		gone: map[protocol.PeerID]time.Duration{}, finals: map[protocol.JobID]final{},
 		table: map[protocol.JobID]*protocol.Announcement{}, swarms: map[protocol.JobID]*swarm{},
 		learning: map[protocol.JobID][]func(*swarm, error){}, runs: map[RunID]*run{}, fetches: map[FetchID]func(Fetched){}, paces: map[string]*pace{},
-		news: map[protocol.PeerID]map[protocol.JobID][]protocol.Record{},
+		news: map[protocol.PeerID]*gazette{},
 		poll: at.Mono + cfg.Poll,
 	}
 	if err := m.restore(entries); err != nil {
@@ -155,6 +155,7 @@ func (m *Machine) wake() time.Duration {
 	for _, s := range m.order {
 		at = min(at, s.due)
 	}
+	at = min(at, m.newsDue())
 	if len(m.swarms) > len(m.order) || len(m.finals) > 0 {
 		at = min(at, m.sweepAt)
 	}
@@ -180,47 +181,6 @@ func (m *Machine) tick() {
 func (m *Machine) send(to protocol.PeerID, msg protocol.Message) {
 	if to != m.self && to != "" {
 		m.out.Send = append(m.out.Send, Envelope{to, msg})
-	}
-}
-
-// tell adds a record to the news for a peer, which go with the next Ready.
-func (m *Machine) tell(to protocol.PeerID, rec *protocol.Record) {
-	if to == m.self || to == "" {
-		return
-	}
-	jobs := m.news[to]
-	if jobs == nil {
-		jobs = map[protocol.JobID][]protocol.Record{}
-		m.news[to] = jobs
-	}
-	id := rec.Body.JobID()
-	for _, r := range jobs[id] {
-		if r.Hash == rec.Hash {
-			return
-		}
-	}
-	jobs[id] = append(jobs[id], *rec)
-}
-
-func (m *Machine) flushNews() {
-	for _, to := range sortedKeys(m.news) {
-		for _, id := range sortedKeys(m.news[to]) {
-			m.sendRecords(to, id, m.news[to][id])
-		}
-	}
-	clear(m.news)
-}
-
-// sendRecords sends records as News of at most protocol.MaxNews bytes each.
-func (m *Machine) sendRecords(to protocol.PeerID, id protocol.JobID, recs []protocol.Record) {
-	for len(recs) > 0 {
-		n, size := 0, 0
-		for n < len(recs) && (n == 0 || size+len(recs[n].Raw) <= protocol.MaxNews) {
-			size += len(recs[n].Raw)
-			n++
-		}
-		m.send(to, &protocol.News{Job: id, Records: recs[:n:n]})
-		recs = recs[n:]
 	}
 }
 

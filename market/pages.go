@@ -14,12 +14,24 @@ import (
 type pending struct {
 	protocol.ReceiptRequest
 	since    time.Duration
-	asked    map[protocol.PeerID]time.Duration
+	asked    map[protocol.PeerID]asked
 	receipts []protocol.SignedReceipt
 }
 
-// finish takes a result. It waits for others of its page for PageTime, or for as long
-// as it takes to fill one, while there is more to run; else it goes at once.
+// pageTime is how long a result waits for others of its page.
+func (s *swarm) pageTime() time.Duration {
+	cfg := &s.m.cfg
+	return max(cfg.PageTime, min(time.Duration(s.size())*cfg.PageGap, cfg.PageMax))
+}
+
+// asked is when a keeper was asked for a receipt, and whether it said no.
+type asked struct {
+	at      time.Duration
+	refused bool
+}
+
+// finish takes a result. It waits for others of its page for a while, or for as long as
+// it takes to fill one, while there is more to run; else it goes at once.
 func (sh *share) finish(r *run, res protocol.Result) {
 	if len(sh.finished) == 0 {
 		sh.since = sh.s.m.now.Mono
@@ -30,7 +42,7 @@ func (sh *share) finish(r *run, res protocol.Result) {
 		sh.flush()
 		return
 	}
-	sh.s.wakeAt(sh.since + sh.s.m.cfg.PageTime)
+	sh.s.wakeAt(sh.since + sh.s.pageTime())
 }
 
 // resultSize is about the encoded size of a result, in bytes, from above.
@@ -52,8 +64,8 @@ func (s *swarm) pagesTick() {
 		sh.forgive()
 		sh.progressTick()
 		if len(sh.finished) > 0 {
-			due := sh.since + s.m.cfg.PageTime
-			if s.m.now.Mono >= due || len(sh.running) == 0 && sh.backlog() == 0 {
+			due := sh.since + s.pageTime()
+			if s.m.now.Mono >= due || sh.idle() {
 				sh.flush()
 			} else {
 				s.wakeAt(due)
@@ -105,7 +117,7 @@ func (sh *share) page(r protocol.Range, life protocol.Life, results []protocol.R
 	m.out.Blocks = append(m.out.Blocks, job.Block{CID: c, Data: data})
 	p := &pending{
 		ReceiptRequest: protocol.ReceiptRequest{StageRef: sh.st.ref, Life: life, Range: r, Page: c, Bytes: data},
-		since:          m.now.Mono, asked: map[protocol.PeerID]time.Duration{},
+		since:          m.now.Mono, asked: map[protocol.PeerID]asked{},
 	}
 	sh.pages = append(sh.pages, p)
 	sh.ownReceipt(p)
@@ -138,31 +150,55 @@ func (s *swarm) receiptFor(q *protocol.ReceiptRequest) protocol.Receipt {
 	return protocol.Receipt{StageRef: q.StageRef, Life: q.Life, Range: q.Range, Page: q.Page, Keep: s.keep.Hash}
 }
 
-// askReceipts asks every live keeper: a page is to be with all of them before it is
-// sealed, and the first answers make the Done.
+// askReceipts asks for the receipts that a Done waits for: of the two keepers that this
+// peer beats to, then of others where one is silent. The rest get the page from those
+// once they know of it. At the end of the work here, where all wait for the seal, every
+// live keeper is asked at once.
 func (sh *share) askReceipts(p *pending) {
-	m := sh.s.m
-	for _, k := range sh.s.others() {
-		at, asked := p.asked[k]
-		if asked && m.now.Mono < at+m.cfg.KeepWait {
+	s, m := sh.s, sh.s.m
+	sh.s.wakeIn(m.cfg.KeepWait)
+	want := sh.receipts() - len(p.receipts)
+	all := sh.idle()
+	order := s.links()
+	for _, k := range s.sources() {
+		if !slices.Contains(order, k) {
+			order = append(order, k)
+		}
+	}
+	for _, k := range order {
+		if slices.ContainsFunc(p.receipts, func(r protocol.SignedReceipt) bool { return r.Signer == k }) {
 			continue
 		}
-		p.asked[k] = m.now.Mono
+		before, again := p.asked[k]
+		if again && m.now.Mono < before.at+m.cfg.KeepWait {
+			if !before.refused {
+				want--
+			}
+			continue
+		}
+		if want <= 0 && !all {
+			return
+		}
+		if !again {
+			want--
+		}
+		p.asked[k] = asked{at: m.now.Mono}
 		m.send(k, &p.ReceiptRequest)
 	}
-	sh.s.wakeIn(m.cfg.KeepWait)
 }
+
+// receipts is how many receipts a Done waits for.
+func (sh *share) receipts() int { return min(sh.s.m.cfg.Receipts, sh.s.manifest().Replicas+1) }
 
 // enough tells whether a page has the receipts that a Done waits for: D of them, or as
 // many as there can be: one where this peer is alone, or after ReceiptWait.
 func (sh *share) enough(p *pending) bool {
-	m, s := sh.s.m, sh.s
+	m := sh.s.m
 	n := len(p.receipts)
 	if n == 0 {
 		return false
 	}
-	want := min(m.cfg.Receipts, s.manifest().Replicas+1)
-	return n >= want || len(m.up) == 0 || m.now.Mono >= p.since+m.cfg.ReceiptWait
+	return n >= sh.receipts() || len(m.up) == 0 || m.now.Mono >= p.since+m.cfg.ReceiptWait
 }
 
 // settlePage writes the Done once it can.
@@ -204,7 +240,12 @@ func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
 			continue
 		}
 		for _, p := range slices.Clone(sh.pages) {
-			if p.Page != a.Page || a.Receipt == nil || a.Receipt.Signer != from || a.Receipt.Page != p.Page ||
+			if a.Receipt == nil && p.Page == a.Page {
+				p.asked[from] = asked{s.m.now.Mono, true}
+				s.wakeAt(s.m.now.Mono)
+				continue
+			}
+			if p.Page != a.Page || a.Receipt.Signer != from || a.Receipt.Page != p.Page ||
 				a.Receipt.StageRef != p.StageRef || a.Receipt.Life != p.Life || a.Receipt.Range != p.Range {
 				continue
 			}
@@ -268,11 +309,14 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 	p.here, p.due, p.missing = true, never, 0
 	s.m.out.Sync = true
 	if len(s.store.tell) == 0 {
-		s.store.due = s.m.now.Mono + s.m.cfg.Gather
-		s.wakeAt(s.store.due)
+		s.store.due = s.m.now.Mono + s.m.cfg.StoredTime
 	}
 	s.store.tell = append(s.store.tell, c)
 	s.considerSeal(ref, r)
+	if st := s.ledger.stage(ref); st == nil || r.Lo >= r.Hi || st.complete(r.Lo.Block()) {
+		s.store.due = min(s.store.due, s.m.now.Mono+s.m.cfg.Gather)
+	}
+	s.wakeAt(s.store.due)
 }
 
 // flushStored tells the other keepers what came to be stored here, a few at a time.

@@ -90,6 +90,8 @@ func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {
 		s.replicate(from, msg)
 	case *protocol.Acknowledge:
 		s.acknowledged(from, msg)
+	case *protocol.Compare:
+		s.compare(from, msg)
 	}
 	return nil
 }
@@ -130,6 +132,8 @@ func jobOf(msg protocol.Message) (protocol.JobID, error) {
 	case *protocol.Replicate:
 		return msg.Job, nil
 	case *protocol.Acknowledge:
+		return msg.Job, nil
+	case *protocol.Compare:
 		return msg.Job, nil
 	}
 	return "", fmt.Errorf("market: message %T: unknown", msg)

@@ -235,8 +235,8 @@ func (s *swarm) grant(from protocol.PeerID, g *protocol.Grant) {
 		}
 		// The keepers are told by both sides: the granter may be gone in a moment.
 		if changed, _ := s.learn(rec, from); changed && s.keep == nil {
-			for _, k := range s.links() {
-				s.m.tell(k, rec)
+			if links := s.links(); len(links) > 0 {
+				s.m.tellSoon(links[0], rec)
 			}
 		}
 	}

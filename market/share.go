@@ -135,6 +135,9 @@ func (sh *share) backlog() uint64 {
 	return n - on
 }
 
+// idle tells whether nothing of the stage is left to be run here.
+func (sh *share) idle() bool { return len(sh.running) == 0 && sh.backlog() == 0 }
+
 // start gives a task to the driver.
 func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	m := sh.s.m

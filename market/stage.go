@@ -2,9 +2,6 @@ package market
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"hash"
 	"slices"
 	"sort"
 
@@ -40,6 +37,7 @@ type stage struct {
 	spans     []span
 	tally     tally
 	seals     map[sealName]*protocol.Record // of levels above 0
+	nodes     map[sealName]protocol.Hash    // of the digest's tree, as far as they are known
 	top       *protocol.Record              // a register of its own: Reopen never undoes it
 	again     bool                          // tasks run again though there is a top seal
 }
@@ -171,6 +169,7 @@ func (s *stage) apply(r protocol.Range, rec *protocol.Record) bool {
 		j++
 	}
 	s.spans = slices.Replace(s.spans, i, j, next...)
+	s.forgetNodes(r)
 	return true
 }
 
@@ -364,6 +363,16 @@ func (s *stage) sealOf(level uint8, number uint64) *protocol.Record {
 	return rec
 }
 
+// complete tells whether every task of a block is done.
+func (s *stage) complete(b protocol.Block) bool {
+	complete := true
+	s.each(b.Range(s.n), func(_ protocol.Range, c *cell) bool {
+		complete = c.done != nil
+		return complete
+	})
+	return complete
+}
+
 // count is the number of tasks for which is says yes.
 func (s *stage) count(is func(*cell) bool) (n uint64) {
 	s.each(s.all(), func(r protocol.Range, c *cell) bool {
@@ -373,39 +382,6 @@ func (s *stage) count(is func(*cell) bool) (n uint64) {
 		return true
 	})
 	return n
-}
-
-// digest writes the visible state to h.
-func (s *stage) digest(h hash.Hash) {
-	var b [8]byte
-	num := func(v uint64) { binary.BigEndian.PutUint64(b[:], v); h.Write(b[:]) }
-	rec := func(r *protocol.Record) {
-		if r == nil {
-			h.Write(make([]byte, sha256.Size))
-			return
-		}
-		h.Write(r.Hash[:])
-	}
-	num(uint64(s.ref.Stage))
-	h.Write(s.ref.Key[:])
-	rec(s.top)
-	for i := range s.spans {
-		c := &s.spans[i].cell
-		num(uint64(s.spans[i].lo))
-		num(uint64(c.life))
-		for _, r := range []*protocol.Record{c.reopen, c.done, c.held, c.check} {
-			rec(r)
-		}
-		num(uint64(len(c.failed.all())))
-		for _, r := range c.failed.all() {
-			rec(r)
-		}
-	}
-	for _, name := range s.sealNames() {
-		num(uint64(name.level))
-		num(name.number)
-		rec(s.seals[name])
-	}
 }
 
 func (s *stage) sealNames() []sealName {
@@ -422,38 +398,37 @@ func (s *stage) sealNames() []sealName {
 	return names
 }
 
-// records calls f for each record of the visible state, at least once each: seals and
-// what began a life before the records that count in it.
-func (s *stage) records(f func(*protocol.Record)) {
-	some := func(r *protocol.Record) {
-		if r != nil {
-			f(r)
-		}
-	}
-	some(s.top)
+// headRecords calls f for each seal that is in no cell, and perhaps for nil.
+func (s *stage) headRecords(f func(*protocol.Record)) {
+	f(s.top)
 	for _, name := range s.sealNames() {
-		some(s.seals[name])
+		f(s.seals[name])
 	}
-	for i := range s.spans {
-		c := &s.spans[i].cell
-		some(c.reopen)
+}
+
+// taskRecords calls f for each record of the tasks of r, at least once each and perhaps
+// for nil: what began a life and seals before the records that count in it.
+func (s *stage) taskRecords(r protocol.Range, f func(*protocol.Record)) {
+	s.each(r, func(_ protocol.Range, c *cell) bool {
+		f(c.reopen)
 		if c.done != nil && c.done.Body.Kind() == protocol.KindSeal {
 			f(c.done)
 		}
-	}
+		return true
+	})
 	var last cell
-	for i := range s.spans {
-		c := &s.spans[i].cell
-		for _, p := range [][2]*protocol.Record{{c.done, last.done}, {c.held, last.held}, {c.check, last.check}} {
+	s.each(r, func(_ protocol.Range, c *cell) bool {
+		for _, p := range [...][2]*protocol.Record{{c.done, last.done}, {c.held, last.held}, {c.check, last.check}} {
 			if p[0] != p[1] {
-				some(p[0])
+				f(p[0])
 			}
 		}
-		for _, r := range c.failed.all() {
-			f(r)
+		for _, rec := range c.failed.all() {
+			f(rec)
 		}
 		last = *c
-	}
+		return true
+	})
 }
 
 func same(a, b *cell) bool {

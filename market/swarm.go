@@ -45,6 +45,7 @@ type swarm struct {
 	owed    map[protocol.Hash]map[protocol.PeerID]bool // orders that keepers are to be told, and who of them has each
 	owedAt  time.Duration                              // when they are told again
 	agreed  map[protocol.PeerID]protocol.Hash          // the last digest that was the same here and at a keeper
+	altered time.Duration                              // when the ledger last changed
 	moved   time.Duration                              // when a result was last heard of, or the job itself
 	credit  map[protocol.PeerID]uint64                 // tasks whose result came from a peer, as far as seen here
 }
@@ -67,6 +68,9 @@ func newSwarm(m *Machine, j *job.Signed) *swarm {
 	}
 	return s
 }
+
+// size is about how many members the job has.
+func (s *swarm) size() uint64 { return max(uint64(s.seek.members), uint64(len(s.watch.members)+1)) }
 
 func (s *swarm) manifest() *job.Manifest { return &s.ledger.job.Manifest }
 
@@ -150,6 +154,7 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 		return false, err
 	}
 	s.dropStates(states...)
+	s.altered = s.m.now.Mono
 	s.m.persist(EntryRecord, s.id, rec.Raw)
 	s.pass(rec, from)
 	if s.keep != nil {
@@ -212,50 +217,6 @@ func (s *swarm) sign(b protocol.Body) *protocol.Record {
 		return nil // it would say what nobody has: what stands was there before
 	}
 	return &rec
-}
-
-// pass sends a record on: a member's up to its keepers, a keeper's across to the
-// others and down to the members it concerns. What came from a keeper is not sent to
-// keepers again: exchange mends what got lost.
-func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
-	if s.keep == nil {
-		if from == s.m.self {
-			for _, k := range s.links() {
-				s.m.tell(k, rec)
-			}
-		}
-		return
-	}
-	if from == s.m.self || !s.isKeeper(from) {
-		for _, k := range s.others() {
-			if k != from {
-				s.m.tell(k, rec)
-			}
-		}
-	}
-	for _, p := range sortedKeys(s.watch.members) {
-		if p != from && s.concerns(rec, p) && !s.isKeeper(p) {
-			s.m.tell(p, rec)
-			s.tellStates(p, rec)
-		}
-	}
-}
-
-// concerns tells whether a member that is no keeper is told of a record.
-func (s *swarm) concerns(rec *protocol.Record, p protocol.PeerID) bool {
-	switch b := rec.Body.(type) {
-	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen, *protocol.Failed:
-		return true
-	case *protocol.Segment:
-		return b.Holder == "" || b.Holder == p || b.Replaced == p
-	case *protocol.Checkpoint:
-		st := s.ledger.stage(b.StageRef)
-		return st != nil && st.holder(st.at(b.Task)) == p && rec.Signer != p
-	case *protocol.Seal:
-		st := s.ledger.stage(b.StageRef)
-		return int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage)) || st != nil && st.top != nil && b.Life > st.top.Body.(*protocol.Seal).Life
-	}
-	return false
 }
 
 // brief tells a member what it must know to take part: control, keeps, top seals, and
@@ -442,7 +403,7 @@ func (s *swarm) inOrder(d duty) []protocol.PeerID {
 func (s *swarm) peerUp(p protocol.PeerID) {
 	s.wakeAt(s.m.now.Mono)
 	if s.keep != nil && s.isKeeper(p) {
-		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest()})
+		s.sendDigest(p, false)
 		s.tellStored(p)
 	}
 	if s.keep == nil && s.listening > 0 && s.isKeeper(p) {
@@ -478,17 +439,6 @@ func (s *swarm) peerDown(p protocol.PeerID) {
 			for _, k := range s.links() {
 				s.resend(k)
 			}
-		}
-	}
-}
-
-// resend tells a keeper again what only this peer may have told it: its own visible
-// records, and those by which it holds a range.
-func (s *swarm) resend(keeper protocol.PeerID) {
-	for _, rec := range s.ledger.records() {
-		b, ok := rec.Body.(*protocol.Segment)
-		if rec.Signer == s.m.self || ok && b.Holder == s.m.self {
-			s.m.tell(keeper, &rec)
 		}
 	}
 }

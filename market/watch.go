@@ -80,10 +80,13 @@ func (s *swarm) workRequest(from protocol.PeerID) {
 	if s.keep == nil {
 		return
 	}
-	s.memberSeen(from)
+	w := s.memberSeen(from)
 	// A keeper asks itself: one that asks another has forgotten that it is one.
 	a := s.answer(from)
 	s.brief(from)
+	if s.running() { // a grant may have been lost on its way
+		s.remindOf(from, w.work, w.work)
+	}
 	for _, o := range a.Open {
 		s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
 			s.tellPast(from, c)
@@ -166,6 +169,7 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 	if !w.seq.Less(b.Sequence) {
 		return
 	}
+	before := w.work
 	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
 	if w.trouble != b.Trouble {
 		w.trouble = b.Trouble
@@ -176,27 +180,26 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 		return
 	}
 	for _, st := range s.ledger.stages {
-		if st == nil {
-			continue
+		if st != nil {
+			s.putRight(from, st, heldOf(b.Work, st.ref))
 		}
-		i := slices.IndexFunc(b.Work, func(k protocol.Work) bool { return k.Stage == st.ref })
-		var held []protocol.Held
-		if i >= 0 {
-			held = b.Work[i].Held
-		}
-		s.putRight(from, st, held)
 	}
+	s.remindOf(from, before, b.Work)
 }
 
-// putRight tells a member of what it holds without knowing, and of what it thinks to
-// hold and does not.
+// heldOf is what a member says it holds of a stage.
+func heldOf(work []protocol.Work, ref protocol.StageRef) []protocol.Held {
+	if i := slices.IndexFunc(work, func(k protocol.Work) bool { return k.Stage == ref }); i >= 0 {
+		return work[i].Held
+	}
+	return nil
+}
+
+// putRight tells a member of what it thinks to hold and does not.
 func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
-	ask, known := false, uint64(0)
+	ask := false
 	for _, h := range held {
-		st.each(h.Range, func(r protocol.Range, c *cell) bool {
-			if st.holder(c) == p && h.Epoch >= c.epoch() {
-				known += r.Len()
-			}
+		st.each(h.Range, func(_ protocol.Range, c *cell) bool {
 			ask = ask || c.done == nil && c.epoch() < h.Epoch
 			if c.done != nil {
 				s.m.tell(p, c.done)
@@ -207,20 +210,47 @@ func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
 		})
 	}
 	if ask { // by a record that did not come here
-		s.m.send(p, &protocol.Digest{Job: s.id, State: s.ledger.digest(), Want: true})
+		s.sendDigest(p, true)
 	}
-	if len(held) >= protocol.MaxHeld || known >= st.tally.held[p] {
-		return
-	}
-	st.each(st.all(), func(r protocol.Range, c *cell) bool {
-		if c.done == nil && c.held != nil && st.holder(c) == p {
-			known := slices.ContainsFunc(held, func(h protocol.Held) bool { return h.Range.Lo <= r.Lo && r.Hi <= h.Range.Hi && h.Epoch >= c.epoch() })
-			if !known {
+}
+
+// remindOf tells a member of what it holds without knowing: what it named neither last
+// time nor before. Once may be a result that is on its way here.
+func (s *swarm) remindOf(p protocol.PeerID, before, now []protocol.Work) {
+	for _, st := range s.ledger.stages {
+		if st == nil {
+			continue
+		}
+		said := [...][]protocol.Held{heldOf(before, st.ref), heldOf(now, st.ref)}
+		if len(said[0]) >= protocol.MaxHeld || len(said[1]) >= protocol.MaxHeld || st.knows(p, said[1]) {
+			continue
+		}
+		st.each(st.all(), func(r protocol.Range, c *cell) bool {
+			if c.done != nil || c.held == nil || st.holder(c) != p {
+				return true
+			}
+			if !slices.ContainsFunc(said[:], func(held []protocol.Held) bool {
+				return slices.ContainsFunc(held, func(h protocol.Held) bool { return h.Range.Lo <= r.Lo && r.Hi <= h.Range.Hi && h.Epoch >= c.epoch() })
+			}) {
 				s.m.tell(p, c.held)
 			}
-		}
-		return true
-	})
+			return true
+		})
+	}
+}
+
+// knows tells whether held, which p says it holds, is all that it holds.
+func (s *stage) knows(p protocol.PeerID, held []protocol.Held) bool {
+	n := uint64(0)
+	for _, h := range held {
+		s.each(h.Range, func(r protocol.Range, c *cell) bool {
+			if s.holder(c) == p && h.Epoch >= c.epoch() {
+				n += r.Len()
+			}
+			return true
+		})
+	}
+	return n >= s.tally.held[p]
 }
 
 // linkState is when a member beats next, and what troubles it.
@@ -379,11 +409,7 @@ func (s *swarm) probed(p protocol.PeerID, alive bool) {
 		s.watch.excused[p] = true
 		s.watch.holders[p] = s.m.now.Mono
 		s.brief(p)
-		for _, st := range s.ledger.stages {
-			if st != nil {
-				s.putRight(p, st, nil)
-			}
-		}
+		s.remindOf(p, nil, nil)
 		return
 	}
 	for _, k := range s.judges(p) {

@@ -19,6 +19,7 @@ func messageLimit(field protowire.Number) int {
 		frame = 4         // tag and length of a record in a list
 		jobs  = 36 + 2    // a CID with its tag and length
 		work  = small / 4 // of a Work without its lists
+		part  = 80        // of a Part without its hashes: a stage's key and some numbers
 	)
 	switch field {
 	case fieldNews:
@@ -39,6 +40,8 @@ func messageLimit(field protowire.Number) int {
 		return small + MaxReceipt
 	case fieldStored:
 		return small + MaxStored*jobs
+	case fieldCompare:
+		return small + MaxParts*part + MaxCompareHashes*ShortHashSize
 	}
 	return small
 }
@@ -155,6 +158,8 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 		var w pb.Acknowledge
 		r.message(b, &w)
 		m = &Acknowledge{Job: JobID(w.Job), Order: r.hash(w.Order)}
+	case fieldCompare:
+		m = compareFromWire(&r, b)
 	}
 	return m, r.err
 }

@@ -30,10 +30,11 @@ const (
 	fieldBackup
 	fieldReplicate
 	fieldAcknowledge
+	fieldCompare
 )
 
 // lastField is the highest that this version knows.
-const lastField = fieldAcknowledge
+const lastField = fieldCompare
 
 // EncodeMessage gives the frame of a message. It refuses what DecodeMessage would
 // refuse, signatures apart: records go out as they were signed.
@@ -113,6 +114,8 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 		return fieldReplicate, &pb.Replicate{Job: []byte(m.Job), Root: cidToWire(m.Root)}
 	case *Acknowledge:
 		return fieldAcknowledge, &pb.Acknowledge{Job: []byte(m.Job), Order: hashToWire(m.Order)}
+	case *Compare:
+		return fieldCompare, compareToWire(m)
 	}
 	return 0, nil
 }

@@ -37,6 +37,13 @@ const (
 	MaxJobs = 128
 	// MaxStored bounds the pages in one Stored message.
 	MaxStored = 1024
+	// MaxParts bounds the parts in one Compare: the children of a node of the tree.
+	MaxParts = BlockSize
+	// MaxPartHashes bounds the hashes of one part: those of the records of a block whose
+	// tasks have four each.
+	MaxPartHashes = 4 * BlockSize
+	// MaxCompareHashes bounds those of a message: 256 KiB, as much as one News.
+	MaxCompareHashes = MaxNews / ShortHashSize
 	// MaxStages bounds the stages of a job: a tree of fan-in 2 over 2^30 tasks and
 	// room beside it.
 	MaxStages = 40

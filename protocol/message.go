@@ -17,9 +17,8 @@ type News struct {
 	Records []Record
 }
 
-// Digest tells another keeper of the job what the sender's visible state is.
-// A keeper whose own differs answers with its whole state as News, and with its Digest
-// with Want set where it wants the other's.
+// Digest tells another keeper of the job what the sender's visible state is. A keeper
+// whose own differs answers with a Compare. Want asks for an answer in any case.
 type Digest struct {
 	Job   JobID
 	State Hash

@@ -89,6 +89,9 @@ func (v *check) lateMessage(m Message) {
 		v.that(ValidCID(m.Root), "root is no chunk")
 	case *Acknowledge:
 		v.job(m.Job)
+	case *Compare:
+		v.job(m.Job)
+		v.compare(m)
 	}
 }
 

@@ -1448,6 +1448,7 @@ type SwarmMessage struct {
 	//	*SwarmMessage_Backup
 	//	*SwarmMessage_Replicate
 	//	*SwarmMessage_Acknowledge
+	//	*SwarmMessage_Compare
 	Kind          isSwarmMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1670,6 +1671,15 @@ func (x *SwarmMessage) GetAcknowledge() *Acknowledge {
 	return nil
 }
 
+func (x *SwarmMessage) GetCompare() *Compare {
+	if x != nil {
+		if x, ok := x.Kind.(*SwarmMessage_Compare); ok {
+			return x.Compare
+		}
+	}
+	return nil
+}
+
 type isSwarmMessage_Kind interface {
 	isSwarmMessage_Kind()
 }
@@ -1754,6 +1764,10 @@ type SwarmMessage_Acknowledge struct {
 	Acknowledge *Acknowledge `protobuf:"bytes,20,opt,name=acknowledge,proto3,oneof"`
 }
 
+type SwarmMessage_Compare struct {
+	Compare *Compare `protobuf:"bytes,21,opt,name=compare,proto3,oneof"`
+}
+
 func (*SwarmMessage_News) isSwarmMessage_Kind() {}
 
 func (*SwarmMessage_Digest) isSwarmMessage_Kind() {}
@@ -1793,6 +1807,8 @@ func (*SwarmMessage_Backup) isSwarmMessage_Kind() {}
 func (*SwarmMessage_Replicate) isSwarmMessage_Kind() {}
 
 func (*SwarmMessage_Acknowledge) isSwarmMessage_Kind() {}
+
+func (*SwarmMessage_Compare) isSwarmMessage_Kind() {}
 
 type Sequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3435,6 +3451,142 @@ func (x *Acknowledge) GetOrder() []byte {
 	return nil
 }
 
+type Compare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Parts         []*Part                `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compare) Reset() {
+	*x = Compare{}
+	mi := &file_protocol_wire_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compare) ProtoMessage() {}
+
+func (x *Compare) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compare.ProtoReflect.Descriptor instead.
+func (*Compare) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Compare) GetJob() []byte {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Compare) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+type Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Stage         *StageKey              `protobuf:"bytes,2,opt,name=stage,proto3" json:"stage,omitempty"`  // of a head or a node
+	Level         uint32                 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"` // of a node
+	Number        uint64                 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
+	Hashes        []byte                 `protobuf:"bytes,5,opt,name=hashes,proto3" json:"hashes,omitempty"` // 16 bytes each
+	Give          bool                   `protobuf:"varint,6,opt,name=give,proto3" json:"give,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_protocol_wire_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Part) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Part) GetStage() *StageKey {
+	if x != nil {
+		return x.Stage
+	}
+	return nil
+}
+
+func (x *Part) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *Part) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Part) GetHashes() []byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *Part) GetGive() bool {
+	if x != nil {
+		return x.Give
+	}
+	return false
+}
+
 var File_protocol_wire_proto protoreflect.FileDescriptor
 
 const file_protocol_wire_proto_rawDesc = "" +
@@ -3562,7 +3714,7 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x06inline\x18\x03 \x01(\fR\x06inline\"C\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
-	"\x06output\x18\x02 \x01(\v2\x0f.mesh.v1.OutputR\x06output\"\xee\a\n" +
+	"\x06output\x18\x02 \x01(\v2\x0f.mesh.v1.OutputR\x06output\"\x9c\b\n" +
 	"\fSwarmMessage\x12#\n" +
 	"\x04news\x18\x01 \x01(\v2\r.mesh.v1.NewsH\x00R\x04news\x12)\n" +
 	"\x06digest\x18\x02 \x01(\v2\x0f.mesh.v1.DigestH\x00R\x06digest\x129\n" +
@@ -3586,7 +3738,8 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\aopinion\x18\x11 \x01(\v2\x10.mesh.v1.OpinionH\x00R\aopinion\x12)\n" +
 	"\x06backup\x18\x12 \x01(\v2\x0f.mesh.v1.BackupH\x00R\x06backup\x122\n" +
 	"\treplicate\x18\x13 \x01(\v2\x12.mesh.v1.ReplicateH\x00R\treplicate\x128\n" +
-	"\vacknowledge\x18\x14 \x01(\v2\x14.mesh.v1.AcknowledgeH\x00R\vacknowledgeB\x06\n" +
+	"\vacknowledge\x18\x14 \x01(\v2\x14.mesh.v1.AcknowledgeH\x00R\vacknowledge\x12,\n" +
+	"\acompare\x18\x15 \x01(\v2\x10.mesh.v1.CompareH\x00R\acompareB\x06\n" +
 	"\x04kind\"F\n" +
 	"\bSequence\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x18\n" +
@@ -3703,7 +3856,17 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04root\x18\x02 \x01(\fR\x04root\"5\n" +
 	"\vAcknowledge\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
-	"\x05order\x18\x02 \x01(\fR\x05orderB*Z(github.com/compute-mesh/mesh/protocol/pbb\x06proto3"
+	"\x05order\x18\x02 \x01(\fR\x05order\"@\n" +
+	"\aCompare\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12#\n" +
+	"\x05parts\x18\x02 \x03(\v2\r.mesh.v1.PartR\x05parts\"\x9d\x01\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12'\n" +
+	"\x05stage\x18\x02 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06hashes\x18\x05 \x01(\fR\x06hashes\x12\x12\n" +
+	"\x04give\x18\x06 \x01(\bR\x04giveB*Z(github.com/compute-mesh/mesh/protocol/pbb\x06proto3"
 
 var (
 	file_protocol_wire_proto_rawDescOnce sync.Once
@@ -3717,7 +3880,7 @@ func file_protocol_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_proto_rawDescData
 }
 
-var file_protocol_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_protocol_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_protocol_wire_proto_goTypes = []any{
 	(*Control)(nil),        // 0: mesh.v1.Control
 	(*Keep)(nil),           // 1: mesh.v1.Keep
@@ -3762,6 +3925,8 @@ var file_protocol_wire_proto_goTypes = []any{
 	(*Backup)(nil),         // 40: mesh.v1.Backup
 	(*Replicate)(nil),      // 41: mesh.v1.Replicate
 	(*Acknowledge)(nil),    // 42: mesh.v1.Acknowledge
+	(*Compare)(nil),        // 43: mesh.v1.Compare
+	(*Part)(nil),           // 44: mesh.v1.Part
 }
 var file_protocol_wire_proto_depIdxs = []int32{
 	17, // 0: mesh.v1.Keep.sequence:type_name -> mesh.v1.Sequence
@@ -3792,28 +3957,31 @@ var file_protocol_wire_proto_depIdxs = []int32{
 	40, // 25: mesh.v1.SwarmMessage.backup:type_name -> mesh.v1.Backup
 	41, // 26: mesh.v1.SwarmMessage.replicate:type_name -> mesh.v1.Replicate
 	42, // 27: mesh.v1.SwarmMessage.acknowledge:type_name -> mesh.v1.Acknowledge
-	18, // 28: mesh.v1.Hint.stage:type_name -> mesh.v1.StageKey
-	17, // 29: mesh.v1.Hint.sequence:type_name -> mesh.v1.Sequence
-	18, // 30: mesh.v1.Open.stage:type_name -> mesh.v1.StageKey
-	24, // 31: mesh.v1.WorkAnswer.hints:type_name -> mesh.v1.Hint
-	25, // 32: mesh.v1.WorkAnswer.open:type_name -> mesh.v1.Open
-	17, // 33: mesh.v1.Bid.id:type_name -> mesh.v1.Sequence
-	18, // 34: mesh.v1.Bid.stage:type_name -> mesh.v1.StageKey
-	17, // 35: mesh.v1.Grant.bid:type_name -> mesh.v1.Sequence
-	17, // 36: mesh.v1.Refusal.bid:type_name -> mesh.v1.Sequence
-	24, // 37: mesh.v1.Refusal.hints:type_name -> mesh.v1.Hint
-	18, // 38: mesh.v1.Work.stage:type_name -> mesh.v1.StageKey
-	30, // 39: mesh.v1.Work.held:type_name -> mesh.v1.Held
-	17, // 40: mesh.v1.Beat.sequence:type_name -> mesh.v1.Sequence
-	31, // 41: mesh.v1.Beat.work:type_name -> mesh.v1.Work
-	18, // 42: mesh.v1.ReceiptRequest.stage:type_name -> mesh.v1.StageKey
-	17, // 43: mesh.v1.Backup.bid:type_name -> mesh.v1.Sequence
-	18, // 44: mesh.v1.Backup.stage:type_name -> mesh.v1.StageKey
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	43, // 28: mesh.v1.SwarmMessage.compare:type_name -> mesh.v1.Compare
+	18, // 29: mesh.v1.Hint.stage:type_name -> mesh.v1.StageKey
+	17, // 30: mesh.v1.Hint.sequence:type_name -> mesh.v1.Sequence
+	18, // 31: mesh.v1.Open.stage:type_name -> mesh.v1.StageKey
+	24, // 32: mesh.v1.WorkAnswer.hints:type_name -> mesh.v1.Hint
+	25, // 33: mesh.v1.WorkAnswer.open:type_name -> mesh.v1.Open
+	17, // 34: mesh.v1.Bid.id:type_name -> mesh.v1.Sequence
+	18, // 35: mesh.v1.Bid.stage:type_name -> mesh.v1.StageKey
+	17, // 36: mesh.v1.Grant.bid:type_name -> mesh.v1.Sequence
+	17, // 37: mesh.v1.Refusal.bid:type_name -> mesh.v1.Sequence
+	24, // 38: mesh.v1.Refusal.hints:type_name -> mesh.v1.Hint
+	18, // 39: mesh.v1.Work.stage:type_name -> mesh.v1.StageKey
+	30, // 40: mesh.v1.Work.held:type_name -> mesh.v1.Held
+	17, // 41: mesh.v1.Beat.sequence:type_name -> mesh.v1.Sequence
+	31, // 42: mesh.v1.Beat.work:type_name -> mesh.v1.Work
+	18, // 43: mesh.v1.ReceiptRequest.stage:type_name -> mesh.v1.StageKey
+	17, // 44: mesh.v1.Backup.bid:type_name -> mesh.v1.Sequence
+	18, // 45: mesh.v1.Backup.stage:type_name -> mesh.v1.StageKey
+	44, // 46: mesh.v1.Compare.parts:type_name -> mesh.v1.Part
+	18, // 47: mesh.v1.Part.stage:type_name -> mesh.v1.StageKey
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_proto_init() }
@@ -3842,6 +4010,7 @@ func file_protocol_wire_proto_init() {
 		(*SwarmMessage_Backup)(nil),
 		(*SwarmMessage_Replicate)(nil),
 		(*SwarmMessage_Acknowledge)(nil),
+		(*SwarmMessage_Compare)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3849,7 +4018,7 @@ func file_protocol_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_proto_rawDesc), len(file_protocol_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -14,7 +14,7 @@ func Message(t *rapid.T) protocol.Message {
 // makers has one function for each kind of message.
 var makers = []func(*rapid.T, protocol.JobID) protocol.Message{
 	news, digest, jobsRequest, jobs, workRequest, workAnswer, bid, grant, refusal, beat,
-	keepRequest, keepAnswer, receiptRequest, receiptAnswer, stored, suspect, opinion, backup, replicate, acknowledge,
+	keepRequest, keepAnswer, receiptRequest, receiptAnswer, stored, suspect, opinion, backup, replicate, acknowledge, compare,
 }
 
 // MessageKinds is how many kinds of messages there are.
@@ -147,4 +147,18 @@ func replicate(t *rapid.T, job protocol.JobID) protocol.Message {
 
 func acknowledge(t *rapid.T, job protocol.JobID) protocol.Message {
 	return &protocol.Acknowledge{Job: job, Order: Hash(t, "order")}
+}
+
+func compare(t *rapid.T, job protocol.JobID) protocol.Message {
+	return &protocol.Compare{Job: job, Parts: list(t, 3, func() protocol.Part {
+		p := protocol.Part{Kind: protocol.PartKind(rapid.Uint8Range(1, 4).Draw(t, "kind")), Give: rapid.Bool().Draw(t, "give"),
+			Hashes: list(t, 3, func() protocol.ShortHash { return Hash(t, "part").Short() })}
+		if p.Kind == protocol.PartHead || p.Kind == protocol.PartNode {
+			p.Stage = Stage(t, job)
+		}
+		if p.Kind == protocol.PartNode {
+			p.Level, p.Number = rapid.Uint8Range(0, protocol.MaxLevel).Draw(t, "level"), rapid.Uint64Range(0, 9).Draw(t, "number")
+		}
+		return p
+	})}
 }

@@ -1,0 +1,223 @@
+package market
+
+import (
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// gazette is the records that wait to be told to a peer, and how often it may be told of
+// what nobody waits for: so a large swarm gets coarser news, not more of them.
+type gazette struct {
+	jobs   map[protocol.JobID][]protocol.Record
+	urgent bool
+	credit int           // News that may go at once
+	since  time.Duration // when credit was counted
+}
+
+func (m *Machine) gazetteOf(p protocol.PeerID) *gazette {
+	g := m.news[p]
+	if g == nil {
+		g = &gazette{jobs: map[protocol.JobID][]protocol.Record{}, credit: m.cfg.NewsBurst, since: m.now.Mono}
+		m.news[p] = g
+	}
+	return g
+}
+
+// tell adds a record to the news for a peer, which go with the next Ready.
+func (m *Machine) tell(to protocol.PeerID, rec *protocol.Record) {
+	if m.tellSoon(to, rec) {
+		m.news[to].urgent = true
+	}
+}
+
+// tellSoon adds a record to the news for a peer that may wait until there is credit. It
+// tells whether the record was not among them yet.
+func (m *Machine) tellSoon(to protocol.PeerID, rec *protocol.Record) bool {
+	if to == m.self || to == "" {
+		return false
+	}
+	g, id := m.gazetteOf(to), rec.Body.JobID()
+	for _, r := range g.jobs[id] {
+		if r.Hash == rec.Hash {
+			return true
+		}
+	}
+	g.jobs[id] = append(g.jobs[id], *rec)
+	return true
+}
+
+// urge has what waits for a peer told with the next Ready.
+func (m *Machine) urge(to protocol.PeerID) {
+	if g := m.news[to]; g != nil && len(g.jobs) > 0 {
+		g.urgent = true
+	}
+}
+
+// refill counts the credit up to now.
+func (m *Machine) refill(g *gazette) {
+	n := int((m.now.Mono - g.since) / m.cfg.NewsTime)
+	g.credit = min(g.credit+n, m.cfg.NewsBurst)
+	g.since += time.Duration(n) * m.cfg.NewsTime
+}
+
+// flushNews sends the news that are urgent or have credit.
+func (m *Machine) flushNews() {
+	for _, to := range sortedKeys(m.news) {
+		g := m.news[to]
+		m.refill(g)
+		if len(g.jobs) == 0 {
+			if g.credit == m.cfg.NewsBurst {
+				delete(m.news, to)
+			}
+			continue
+		}
+		if !g.urgent && g.credit == 0 {
+			continue
+		}
+		for _, id := range sortedKeys(g.jobs) {
+			m.sendRecords(to, id, g.jobs[id])
+		}
+		clear(g.jobs)
+		g.urgent, g.credit = false, max(0, g.credit-1)
+	}
+}
+
+// newsDue is when the next news that wait have credit; never: none wait.
+func (m *Machine) newsDue() time.Duration {
+	at := never
+	for _, to := range sortedKeys(m.news) {
+		if g := m.news[to]; len(g.jobs) > 0 {
+			at = min(at, g.since+m.cfg.NewsTime)
+		}
+	}
+	return at
+}
+
+// sendRecords sends records as News of at most protocol.MaxNews bytes each.
+func (m *Machine) sendRecords(to protocol.PeerID, id protocol.JobID, recs []protocol.Record) {
+	for len(recs) > 0 {
+		n, size := 0, 0
+		for n < len(recs) && (n == 0 || size+len(recs[n].Raw) <= protocol.MaxNews) {
+			size += len(recs[n].Raw)
+			n++
+		}
+		m.send(to, &protocol.News{Job: id, Records: recs[:n:n]})
+		recs = recs[n:]
+	}
+}
+
+// pass sends a record on: a member's up to its keepers, a keeper's across to the
+// others and down to the members it concerns. What came from a keeper is not sent to
+// keepers again: exchange mends what got lost.
+func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
+	tell := func(to protocol.PeerID) { s.m.tellSoon(to, rec) }
+	pressing := s.pressing(rec)
+	if pressing {
+		tell = func(to protocol.PeerID) { s.m.tell(to, rec) }
+	}
+	if s.keep == nil {
+		if links := s.links(); from == s.m.self && len(links) > 0 {
+			if !pressing {
+				links = links[:1] // it tells the others; and if it dies, we do
+			}
+			for _, k := range links {
+				tell(k)
+			}
+		}
+		return
+	}
+	if from == s.m.self || !s.isKeeper(from) {
+		for _, k := range s.others() {
+			if k != from {
+				tell(k)
+			}
+		}
+	}
+	for _, p := range s.concerned(rec) {
+		if p != from && !s.isKeeper(p) {
+			s.tellStates(p, rec)
+			s.m.tell(p, rec)
+		}
+	}
+	if b, ok := rec.Body.(*protocol.Segment); ok && b.Cause == protocol.CauseGrant && !s.isKeeper(b.Holder) {
+		s.tellStates(b.Holder, rec)
+	}
+}
+
+// pressing tells whether somebody waits for a record: all but grants, checkpoints, and
+// results that complete neither a block nor the work of this peer.
+func (s *swarm) pressing(rec *protocol.Record) bool {
+	switch b := rec.Body.(type) {
+	case *protocol.Checkpoint:
+		return s.m.leaving
+	case *protocol.Segment:
+		return s.m.leaving || b.Cause != protocol.CauseGrant
+	case *protocol.Done:
+		sh := s.share(b.StageRef)
+		if s.m.leaving || sh == nil {
+			return true
+		}
+		if rec.Signer == s.m.self && sh.idle() {
+			return true
+		}
+		for n := b.Range.Lo.Block(); n <= (b.Range.Hi - 1).Block(); n++ {
+			if sh.st.complete(n) {
+				return true
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// maxOffered bounds the members that are told of a range without holder: those that may
+// adopt it first. The others find it when they ask for work.
+const maxOffered = 16
+
+// concerned are the members that are told of a record.
+func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
+	members := sortedKeys(s.watch.members)
+	switch b := rec.Body.(type) {
+	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
+		return members
+	case *protocol.Segment:
+		if b.Holder != "" {
+			return nil // the holder has it from who signed it or, where that got lost, after its next beat
+		}
+		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), members)
+		near = near[:min(len(near), maxOffered)]
+		if s.watch.members[b.Replaced] != nil && !slices.Contains(near, b.Replaced) {
+			near = append(near, b.Replaced)
+		}
+		return near
+	case *protocol.Failed:
+		if state, _ := s.ledger.state(); state == protocol.JobFailed {
+			return members
+		}
+		return s.holderOf(b.StageRef, b.Task, rec.Signer)
+	case *protocol.Checkpoint:
+		return s.holderOf(b.StageRef, b.Task, rec.Signer)
+	case *protocol.Seal:
+		st := s.ledger.stage(b.StageRef)
+		if int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage)) || st != nil && st.top != nil && b.Life > st.top.Body.(*protocol.Seal).Life {
+			return members
+		}
+	}
+	return nil
+}
+
+// holderOf is who should run a task, unless it is but or not a member.
+func (s *swarm) holderOf(ref protocol.StageRef, t protocol.TaskIndex, but protocol.PeerID) []protocol.PeerID {
+	st := s.ledger.stage(ref)
+	if st == nil || uint64(t) >= st.n {
+		return nil
+	}
+	h := st.holder(st.at(t))
+	if h == but || s.watch.members[h] == nil {
+		return nil
+	}
+	return []protocol.PeerID{h}
+}
