@@ -31,8 +31,8 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// It also joins, keeps and forwards records that nothing here signs so far: Unkeep. A Keep is for all chunk groups of the job or, of a last survivor, for the ledger
-// alone. The visible state is compared as one digest, and told whole where it differs.
+// It also joins, keeps and forwards records that nothing here signs so far: Unkeep. A Keep
+// is for all chunk groups of the job or, of a last survivor, for the ledger alone.
 //
 // # Use
 //
@@ -106,7 +106,8 @@
 // at Submit. It has no other privilege, and may be gone as soon as the job is accepted.
 //
 // A keeper has signed a Keep. It has the ledger, exchanges it with the other keepers
-// (records as they come, a digest every Exchange), stores pages with their outputs and gives
+// (records as they come, a digest every Exchange and, where it differs, a way down the tree
+// to the records that differ), stores pages with their outputs and gives
 // receipts, answers who looks for work, watches holders that are its to judge, releases for
 // those that are gone, and seals blocks. The first live keeper invites others while they
 // are too few.
@@ -206,7 +207,9 @@
 //	Orphan         a member reaches no keeper, until it becomes one; a task that may kill its host waits
 //	               for its holder's word, once that is gone
 //	Hysteresis     keepers of an accepted job must be too few before one is invited
-//	Exchange       between two digests to another keeper
+//	Exchange       between two digests to another keeper; eight times that while the ledger changes
+//	NewsTime       between two News to a neighbour, beyond NewsBurst of them, that nobody waits for
+//	StoredTime     a keeper's word of what it has stored waits for more of a block that is not complete
 //	Listen         at most, after a start or a gap, before the peer acts unheard
 //	Reannounce     keepers share one announcement of an open job
 //	Poll           a peer without work asks a neighbour for open jobs
