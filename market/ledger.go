@@ -161,6 +161,32 @@ func (l *ledger) join(rec *protocol.Record) (bool, error) {
 	return false, errShape
 }
 
+// stands tells whether a result, a segment or a checkpoint is still that of one of its
+// tasks. Of other records it says yes.
+func (l *ledger) stands(rec *protocol.Record) bool {
+	var ref protocol.StageRef
+	var r protocol.Range
+	var of func(*cell) *protocol.Record
+	switch b := rec.Body.(type) {
+	case *protocol.Segment:
+		ref, r, of = b.StageRef, b.Range, func(c *cell) *protocol.Record { return c.held }
+	case *protocol.Done:
+		ref, r, of = b.StageRef, b.Range, func(c *cell) *protocol.Record { return c.done }
+	case *protocol.Checkpoint:
+		ref, r, of = b.StageRef, protocol.Range{Lo: b.Task, Hi: b.Task + 1}, func(c *cell) *protocol.Record { return c.check }
+	default:
+		return true
+	}
+	found := false
+	if s := l.stage(ref); s != nil {
+		s.each(r.Intersect(s.all()), func(_ protocol.Range, c *cell) bool {
+			found = sameRecord(of(c), rec)
+			return !found
+		})
+	}
+	return found
+}
+
 // control joins an order: cancel and remove absorb, else the highest sequence, then
 // the record's hash.
 func (l *ledger) control(rec *protocol.Record, b *protocol.Control) bool {

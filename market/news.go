@@ -78,11 +78,21 @@ func (m *Machine) flushNews() {
 			continue
 		}
 		for _, id := range sortedKeys(g.jobs) {
-			m.sendRecords(to, id, g.jobs[id])
+			m.sendRecords(to, id, m.standing(id, g.jobs[id]))
 		}
 		clear(g.jobs)
 		g.urgent, g.credit = false, max(0, g.credit-1)
 	}
+}
+
+// standing leaves out the records that something else stands for by now: they would add
+// nothing, and what they refer to may be gone.
+func (m *Machine) standing(id protocol.JobID, recs []protocol.Record) []protocol.Record {
+	s := m.swarms[id]
+	if s == nil {
+		return recs
+	}
+	return slices.DeleteFunc(recs, func(r protocol.Record) bool { return !s.ledger.stands(&r) })
 }
 
 // newsDue is when the next news that wait have credit; never: none wait.
