@@ -150,7 +150,9 @@
 //
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
-// seal.go seals; lost.go reopens what nobody serves any more; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
+// store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
+// more; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
+// to whom and when; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
 // deaths.go sees to it that a task which kills its host fails as any other.

@@ -53,16 +53,6 @@ func (s *swarm) considerSeal(ref protocol.StageRef, r protocol.Range) {
 	}
 }
 
-// complete tells whether every task of a block is done.
-func (s *stage) complete(b protocol.Block) bool {
-	all := true
-	s.each(b.Range(s.n), func(_ protocol.Range, c *cell) bool {
-		all = c.done != nil
-		return all
-	})
-	return all
-}
-
 func (s *swarm) readyToSeal(k sealKey, st *stage) {
 	if st.sealOf(k.name.level, k.name.number) != nil {
 		return
