@@ -24,8 +24,21 @@ func adoptPlace(ref protocol.StageRef, t protocol.TaskIndex) uint64 {
 	return uint64(ref.Stage)<<32 | uint64(t.Block())
 }
 
-// offer considers a range that has no holder. The k-th candidate, by the rendezvous of
-// the range and itself among the members, waits k steps; a busy peer one more.
+// patience is how long this peer lets others adopt a range first: about k Steps, where k
+// is its place among the members by the rendezvous of the range, without rounding, so that
+// two seldom come at once; beyond Steps all that are left spread over as long again.
+func (s *swarm) patience(o *protocol.Open) time.Duration {
+	w := rendezvous(adoptDuty, s.id, adoptPlace(o.Stage, o.Range.Lo), s.m.self)
+	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
+	step, most := uint64(s.m.cfg.Step/time.Microsecond), uint64(s.m.cfg.Steps)
+	place := (w >> 32) * min(s.size(), 1<<20)
+	if place>>32 < most {
+		return time.Duration(place>>12*step>>20) * time.Microsecond
+	}
+	return time.Duration(most*step+most*step*(w&0xffff)>>16) * time.Microsecond
+}
+
+// offer considers a range that has no holder. A busy peer waits one Step more.
 func (s *swarm) offer(o protocol.Open) {
 	sh := s.share(o.Stage)
 	if sh == nil || !sh.able() || s.paused() || len(s.adopts) >= maxAdoptions {
@@ -36,11 +49,7 @@ func (s *swarm) offer(o protocol.Open) {
 	}) {
 		return
 	}
-	members := s.size()
-	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
-	w := rendezvous(adoptDuty, s.id, adoptPlace(o.Stage, o.Range.Lo), s.m.self) >> 32
-	k := w * members >> 32
-	due := s.m.now.Mono + s.m.cfg.Step*time.Duration(min(k, uint64(s.m.cfg.Steps)))
+	due := s.m.now.Mono + s.patience(&o)
 	if len(s.m.runs) >= s.m.cfg.Slots {
 		due += s.m.cfg.Step
 	}

@@ -197,7 +197,7 @@
 //
 //	Beat           a member beats; Missed of them missing, and a quarter, raise suspicion
 //	Opinion        a suspecting keeper waits for the other judge's view
-//	Step, Steps    between two candidates for a duty; the k-th waits k Steps (to adopt, at most Steps)
+//	Step, Steps    between two candidates for a duty; the k-th waits k Steps (to adopt, not rounded, at most twice Steps)
 //	Gather         bids are collected after the first, so that it does not get half
 //	BidTime        a bid stands; the bidder gives it up a Step later
 //	AskMin, AskMax between two requests for work that bring none, doubling

@@ -183,8 +183,8 @@ func (s *swarm) pressing(rec *protocol.Record) bool {
 	return true
 }
 
-// maxOffered bounds the members that are told of a range without holder: those that may
-// adopt it first. The others find it when they ask for work.
+// maxOffered bounds the members that are told of a range without holder, and that it has
+// one again: those that may adopt it first. The others find it when they ask for work.
 const maxOffered = 16
 
 // concerned are the members that are told of a record.
@@ -194,7 +194,7 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
 		return members
 	case *protocol.Segment:
-		if b.Holder != "" {
+		if b.Holder != "" && b.Cause != protocol.CauseAdopt {
 			return nil // the holder has it from who signed it or, where that got lost, after its next beat
 		}
 		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), members)

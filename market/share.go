@@ -253,6 +253,9 @@ func (m *Machine) ended(in Ended) error {
 		s.link.trouble, s.link.row, s.link.unfit = "", 0, 0
 		sh.finish(r, in.Result)
 	case OutcomeFailed:
+		if borrowed && sh.st.holder(c) != m.self {
+			return nil // its holder's run is the attempt
+		}
 		sh.failed(r, c, in)
 	case OutcomeReleased:
 		if borrowed {
