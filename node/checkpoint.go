@@ -66,6 +66,7 @@ func (r *runner) sandboxed(t *task) (sandbox.Result, error) {
 	in := &t.input.task
 	last := t.State
 	in.Auto = autoState
+	in.Progress = func(permille int) { t.told.Store(int64(permille) + 1) }
 	in.Checkpoint = func(ctx context.Context, s sandbox.Snapshot) { last = r.checkpoint(ctx, t, s, last) }
 	result, err := r.pool.Run(t.ctx, *in)
 	if in.State == "" || t.ctx.Err() != nil || err != nil && !errors.Is(err, sandbox.ErrState) {

@@ -138,6 +138,9 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 	for _, share := range v.Shares {
 		s.Peers = append(s.Peers, api.PeerWork{Peer: share.Peer, Tasks: share.Tasks})
 	}
+	if len(v.Running) > 0 {
+		v.doing(b.work(&s, v.peer))
+	}
 	for i := range v.Failures[:min(len(v.Failures), api.MaxFailures)] {
 		if f := &v.Failures[i]; int(f.Stage) < len(m.Stages) {
 			s.Failures = append(s.Failures, f.told(m))
@@ -147,6 +150,17 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 		b.addRate(&s, signed.ID, time.Duration(v.Age)*time.Millisecond, time.Now())
 	}
 	return s
+}
+
+// work is the place in a status of who tells of the job: another peer or ("") this one.
+func (b *backend) work(s *api.Status, who protocol.PeerID) *api.PeerWork {
+	peer := cmp.Or(who, b.n.home.peer).String()
+	i := slices.IndexFunc(s.Peers, func(w api.PeerWork) bool { return w.Peer == peer })
+	if i < 0 {
+		i = len(s.Peers)
+		s.Peers = append(s.Peers, api.PeerWork{Peer: peer})
+	}
+	return &s.Peers[i]
 }
 
 // addRate tells how fast a job goes on and when it will have ended: of one that goes on, and will have before it expires.
@@ -199,7 +213,7 @@ func tally(s *api.Status, reports map[protocol.PeerID]*report) {
 	}
 	for p, r := range reports {
 		if len(r.Running) > 0 {
-			at(p.String()).Running = uint64(len(r.Running))
+			r.doing(at(p.String()))
 		}
 		for _, t := range r.Fetched[:min(len(r.Fetched), maxGivers+1)] { // who gives does not know for which job
 			at(p.String()).BytesIn += t.Bytes
@@ -212,6 +226,23 @@ func tally(s *api.Status, reports map[protocol.PeerID]*report) {
 	}
 	slices.SortFunc(s.Peers, func(x, y api.PeerWork) int { return cmp.Compare(x.Peer, y.Peer) })
 	tallyRunning(s, reports)
+}
+
+// doing says what the peer of the report runs.
+func (r *report) doing(w *api.PeerWork) {
+	n := len(r.Running)
+	w.Running = uint64(n)
+	w.Compiling = uint64(min(max(r.Compiling, 0), n))
+	told := r.Permille[:min(len(r.Permille), n)]
+	if len(told) == 0 {
+		return
+	}
+	sum := 0.0
+	for _, permille := range told {
+		sum += float64(min(max(permille, 0), 1000)) / 1000
+	}
+	mean := sum / float64(len(told))
+	w.Progress = &mean
 }
 
 // tallyRunning counts as running also what peers say that they run: a keeper hears the beats of some members only.

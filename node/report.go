@@ -32,6 +32,9 @@ type report struct {
 	Stopped  []string      `json:"stopped,omitempty"`  // of a cancelled job those that have said that nothing runs there any more
 	Fetched  []transfer    `json:"fetched,omitempty"`  // what the peer itself has fetched for the job, and from whom
 	Running  []running     `json:"running,omitempty"`  // tasks that the peer itself runs; at most maxRunning
+
+	Compiling int   `json:"compiling,omitempty"` // of those the ones whose program is being compiled
+	Permille  []int `json:"permille,omitempty"`  // how far those are that say so
 }
 
 type stageReport struct {
@@ -152,6 +155,12 @@ func (n *Node) report(ctx context.Context, id protocol.JobID) (*report, error) {
 	for _, t := range n.runner.now(id) {
 		if len(r.Running) < maxRunning {
 			r.Running = append(r.Running, running{uint32(t.stage), uint64(t.index)})
+			if t.compiling {
+				r.Compiling++
+			}
+			if t.permille >= 0 {
+				r.Permille = append(r.Permille, t.permille)
+			}
 		}
 	}
 	return r, nil

@@ -68,6 +68,7 @@ type task struct {
 	cancel context.CancelFunc
 	log    string // host file of the log, while it runs
 	began  time.Time
+	told   atomic.Int64 // permille done plus one, as the program says; 0: it says nothing
 }
 
 type taskState uint8
@@ -310,6 +311,9 @@ type runningTask struct {
 	index protocol.TaskIndex
 	log   string // host file; there is none before the first byte
 	since time.Time
+
+	compiling bool // its program is not ready
+	permille  int  // how far it says it is; below 0: it does not say
 }
 
 // now lists the tasks that run, of a job or ("") of all.
@@ -318,7 +322,8 @@ func (r *runner) now(id protocol.JobID) (list []runningTask) {
 	defer r.mu.Unlock()
 	for _, t := range r.tasks {
 		if t.state == taskRunning && (id == "" || t.Job.ID == id) {
-			list = append(list, runningTask{t.Job.ID, t.Stage, t.Index, t.log, t.began})
+			compiling := t.input != nil && r.pool.Compiling(t.input.task.Program.ID)
+			list = append(list, runningTask{t.Job.ID, t.Stage, t.Index, t.log, t.began, compiling, int(t.told.Load()) - 1})
 		}
 	}
 	return list

@@ -87,6 +87,31 @@ func TestTallyIsBounded(t *testing.T) {
 	}
 }
 
+// How far running tasks are is the mean of those that say so, and never more than what runs.
+func TestWhatAPeerSaysOfItsRunningTasks(t *testing.T) {
+	for name, test := range map[string]struct {
+		report    report
+		compiling uint64
+		progress  float64 // below 0: none
+	}{
+		"silent":    {report{Running: []running{{0, 1}}}, 0, -1},
+		"compiling": {report{Running: []running{{0, 1}, {0, 2}}, Compiling: 2}, 2, -1},
+		"halves":    {report{Running: []running{{0, 1}, {0, 2}, {0, 3}}, Permille: []int{250, 750}}, 0, 0.5},
+		"lies":      {report{Running: []running{{0, 1}}, Compiling: 7, Permille: []int{9000, 1, 2}}, 1, 1},
+		"negative":  {report{Running: []running{{0, 1}}, Compiling: -7, Permille: []int{-5}}, 0, 0},
+	} {
+		var w api.PeerWork
+		test.report.doing(&w)
+		progress := -1.0
+		if w.Progress != nil {
+			progress = *w.Progress
+		}
+		if w.Running != uint64(len(test.report.Running)) || w.Compiling != test.compiling || progress != test.progress {
+			t.Errorf("%s: %+v, progress %g", name, w, progress)
+		}
+	}
+}
+
 // What runs at peers that beat to other keepers counts too, a task and its copy once.
 func TestTallyOfRunningTasks(t *testing.T) {
 	status := func() *api.Status {

@@ -211,6 +211,22 @@ func (p *Pool) Prepare(ctx context.Context, program ProgramRef) error {
 	return p.prepare(ctx, program)
 }
 
+// Compiling tells whether a program is being compiled now, or waits for that.
+func (p *Pool) Compiling(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.known[id]
+	if k == nil {
+		return false
+	}
+	select {
+	case <-k.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // prepare compiles a program if that has not been done, once for all who ask at the same time.
 func (p *Pool) prepare(ctx context.Context, program ProgramRef) error {
 	for {

@@ -95,7 +95,7 @@ func (c *cli) showStatus(s api.Status) error {
 		fmt.Fprintln(c.out)
 		g := newGrid("PEER", ">TASKS", ">RUNNING", ">IN", ">OUT")
 		for _, p := range s.Peers {
-			g.row(p.Peer, p.Tasks, p.Running, size(p.BytesIn), size(p.BytesOut))
+			g.row(p.Peer, p.Tasks, running(p), size(p.BytesIn), size(p.BytesOut))
 		}
 		if err := g.write(c.out); err != nil {
 			return err
@@ -108,6 +108,18 @@ func (c *cli) showStatus(s api.Status) error {
 		}
 	}
 	return nil
+}
+
+// running is what a peer runs, in words: "2", "2 (45 %)", "2 (compiling)".
+func running(p api.PeerWork) string {
+	text := fmt.Sprint(p.Running)
+	switch {
+	case p.Compiling > 0:
+		text += " (compiling)"
+	case p.Progress != nil:
+		text += fmt.Sprintf(" (%.0f %%)", 100**p.Progress)
+	}
+	return text
 }
 
 // field writes a named line, or nothing where there is nothing to say.

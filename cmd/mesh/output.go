@@ -109,14 +109,21 @@ func (c *cli) fetch(ctx context.Context, id string, t target, o api.ResultsOptio
 		return w, err
 	}
 	defer res.Close()
+	p := c.newProgress()
+	defer p.close()
+	src := &fetched{Results: res}
+	if kind != kindStream { // there the outputs themselves are seen
+		src.seen = p.fetching
+	}
 	switch kind {
 	case kindDirectory:
-		err = writeDirectory(t, res, &w)
+		err = writeDirectory(t, src, &w)
 	case kindFile:
-		err = replaceFile(t.path, func(dst io.Writer) error { return join(dst, res, &w) })
+		err = replaceFile(t.path, func(dst io.Writer) error { return join(dst, src, &w) })
 	default:
-		err = join(c.terminal(), res, &w)
+		err = join(c.terminal(), src, &w)
 	}
+	p.close()
 	if err != nil {
 		return w, err
 	}
@@ -134,8 +141,34 @@ func (c *cli) fetch(ctx context.Context, id string, t target, o api.ResultsOptio
 	return w, nil
 }
 
+// fetched is results that tell, where somebody wants to know, how far they have been read.
+type fetched struct {
+	*api.Results
+	outputs, bytes uint64
+	seen           func(outputs, of, bytes uint64)
+}
+
+// Next goes on to the next output.
+func (f *fetched) Next() (api.Output, error) {
+	out, err := f.Results.Next()
+	if err == nil && out.File == "" {
+		f.outputs++
+	}
+	return out, err
+}
+
+// Read reads the output.
+func (f *fetched) Read(b []byte) (int, error) {
+	n, err := f.Results.Read(b)
+	f.bytes += uint64(n)
+	if f.seen != nil {
+		f.seen(f.outputs, f.Info.Tasks, f.bytes)
+	}
+	return n, err
+}
+
 // join copies all standard outputs, in task order.
-func join(dst io.Writer, res *api.Results, w *written) error {
+func join(dst io.Writer, res *fetched, w *written) error {
 	for {
 		out, err := res.Next()
 		if err == io.EOF {
@@ -156,7 +189,7 @@ func join(dst io.Writer, res *api.Results, w *written) error {
 }
 
 // writeDirectory writes each output to a file of its own, the files of /out/ beside it.
-func writeDirectory(t target, res *api.Results, w *written) error {
+func writeDirectory(t target, res *fetched, w *written) error {
 	if err := os.MkdirAll(t.path, 0o777); err != nil {
 		return err
 	}

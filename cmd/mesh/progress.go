@@ -123,13 +123,19 @@ func (p *progress) importing(src *files) {
 	}
 }
 
+// fetching shows how far results are fetched.
+func (p *progress) fetching(outputs, of, bytes uint64) {
+	words := fmt.Sprintf("%s of %d, %s", count(outputs, "output"), of, size(bytes))
+	p.update("fetching", int64(outputs), int64(of), words, words)
+}
+
 // job shows how far a job is.
 func (p *progress) job(s api.Status) {
 	words := advance(s)
 	if s.Reason != "" {
 		words += ": " + s.Reason
 	}
-	news := fmt.Sprint(s.Done, s.Failed, s.Reason)
+	news := fmt.Sprint(s.Done, s.Failed, s.Reason, compiling(s))
 	p.update(string(s.State), int64(s.Done), int64(s.Tasks), words, news)
 }
 
@@ -142,6 +148,9 @@ func advance(s api.Status) string {
 	}
 	if s.Pending > 0 {
 		add("%d pending", s.Pending)
+	}
+	if n := compiling(s); n > 0 {
+		add("compiling on %s", count(n, "peer"))
 	}
 	if s.Failed > 0 {
 		add("%d failed", s.Failed)
@@ -156,6 +165,16 @@ func advance(s api.Status) string {
 		add("%s", count(uint64(n), "peer"))
 	}
 	return strings.Join(words, ", ")
+}
+
+// compiling is the number of peers that have a task which waits for its program to be compiled.
+func compiling(s api.Status) (n uint64) {
+	for _, p := range s.Peers {
+		if p.Compiling > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // ending is how a job ended, in words.

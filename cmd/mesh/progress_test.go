@@ -42,6 +42,22 @@ func TestLinesWithoutNewsThinOut(t *testing.T) {
 	}
 }
 
+// What a peer runs is told with what is known of it.
+func TestRunningInWords(t *testing.T) {
+	half := 0.45
+	for want, p := range map[string]api.PeerWork{
+		"0": {}, "2": {Running: 2}, "2 (45 %)": {Running: 2, Progress: &half}, "2 (compiling)": {Running: 2, Compiling: 1, Progress: &half},
+	} {
+		if got := running(p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	s := api.Status{Summary: api.Summary{Counts: api.Counts{Tasks: 3, Running: 3}}, Peers: []api.PeerWork{{Running: 2, Compiling: 2}, {Running: 1}}}
+	if got, want := advance(s), "0 of 3 done, 3 running, compiling on 1 peer, 2 peers"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // Without a terminal a change of state is said at once, all else once a second.
 func TestProgressInLines(t *testing.T) {
 	var errs bytes.Buffer

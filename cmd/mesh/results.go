@@ -45,6 +45,11 @@ it is one file of all outputs, in the order of the tasks.`,
 					return err
 				}
 			}
+			if o.Wait { // a job that has ended badly is told by what there is to fetch
+				if _, err := c.awaitEnd(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+			}
 			w, err := c.fetch(cmd.Context(), args[0], t, o)
 			if err != nil {
 				return cancelled(cmd.Context(), err, "interrupted: the results are kept, get them again")

@@ -156,11 +156,15 @@ const MaxFailures = 20
 
 // PeerWork is what one peer did for a job.
 type PeerWork struct {
-	Peer     string `json:"peer"`
-	Tasks    uint64 `json:"tasks"` // results of its that count
-	Running  uint64 `json:"running"`
-	BytesIn  uint64 `json:"bytes_in"`  // of chunks that it got from others for the job, since its start
-	BytesOut uint64 `json:"bytes_out"` // of chunks that those who answer got from it for the job
+	Peer    string `json:"peer"`
+	Tasks   uint64 `json:"tasks"` // results of its that count
+	Running uint64 `json:"running"`
+	// Compiling is how many of the running wait for their program to be compiled there, which each peer does once.
+	Compiling uint64 `json:"compiling,omitempty"`
+	// Progress is how far the running tasks are, 0 to 1, the mean of those that say so (mesh.progress); nil: none does.
+	Progress *float64 `json:"progress,omitempty"`
+	BytesIn  uint64   `json:"bytes_in"`  // of chunks that it got from others for the job, since its start
+	BytesOut uint64   `json:"bytes_out"` // of chunks that those who answer got from it for the job
 }
 
 // Failure is the last of a task's failed attempts on one peer.
