@@ -62,12 +62,17 @@ func (s *swarm) pageGone(c cid.Cid) {
 	}
 }
 
-// lostTick asks again for the content of seals, and reopens what is lost: the first live
-// keeper in rendezvous order, the next a Step later.
+// lostTick asks again, every Exchange, for the content of seals, and reopens what is lost:
+// the first live keeper in rendezvous order, the next a Step later.
 func (s *swarm) lostTick() {
 	if s.keep == nil || s.listening > 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
+	if s.m.now.Mono < s.store.look {
+		s.wakeAt(s.store.look)
+		return
+	}
+	s.store.look = s.m.now.Mono + s.m.cfg.Exchange
 	for _, k := range sortedKeys(s.store.seals) {
 		c := s.store.seals[k]
 		b := c.rec.Body.(*protocol.Seal)

@@ -16,6 +16,7 @@ type storeState struct {
 	due   time.Duration       // when they are told
 	scan  time.Duration       // when pages are looked for that should be here; not before
 	seals map[string]*content // by the hash of the seal's record
+	look  time.Duration       // when it is looked for what is lost
 }
 
 // kept is a page that a keeper knows of.
