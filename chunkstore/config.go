@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"runtime"
 	"time"
+
+	"github.com/compute-mesh/mesh/internal/vfs"
 )
 
 // MaxChunk is the largest chunk, in bytes: 1 MiB. It stays well under the 2 MiB that IPFS nodes accept, and an fsync per
@@ -39,6 +41,8 @@ type Config struct {
 	SyncAllAbove int
 	// LockTimeout is how long Open waits for another process to let go of Dir. Default 2 s, at least 0 (one try).
 	LockTimeout time.Duration
+	// FS is where the chunk files are; the pin database is always on the system's. Default vfs.OS.
+	FS vfs.FS
 	// Log receives what an operator should see: corrupted chunks, collections, leftovers of a crash. Default: discarded.
 	Log *slog.Logger
 }
@@ -66,6 +70,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.LockTimeout == 0 {
 		c.LockTimeout = 2 * time.Second
+	}
+	if c.FS == nil {
+		c.FS = vfs.OS{}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

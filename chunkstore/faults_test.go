@@ -109,7 +109,8 @@ func faultyStore(t *testing.T, dir string, fsys vfs.FS, change func(*Config)) (*
 	cfg := DefaultConfig(dir)
 	cfg.Quota, cfg.Slack = 8<<20, 1
 	change(&cfg)
-	s, err := open(cfg, fsys)
+	cfg.FS = fsys
+	s, err := Open(cfg)
 	if err == nil {
 		s.pins.NoSync = true // they are not what fails here
 	}

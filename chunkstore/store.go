@@ -38,19 +38,14 @@ type foundChunk struct {
 
 // Open opens the store in cfg.Dir, making it when it is not there, and removes what a crash left half-written. It reads
 // the names and sizes of all chunks, not their contents.
-func Open(cfg Config) (*Store, error) {
+func Open(cfg Config) (_ *Store, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return open(cfg, vfs.OS{})
-}
-
-// open is Open on a file system; the pins alone are always on the real one.
-func open(cfg Config, fsys vfs.FS) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
-	d := disk{fsys, cfg.Dir}
+	d := disk{cfg.FS, cfg.Dir}
 	s := &Store{cfg: cfg, log: cfg.Log, disk: d, index: newIndex(cfg.Quota)}
-	if err := fsys.MkdirAll(cfg.Dir, 0o700); err != nil {
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chunkstore: open: %w", err)
 	}
 	if s.pins, err = openPins(filepath.Join(cfg.Dir, "pins.db"), cfg.LockTimeout); err != nil {

@@ -75,7 +75,8 @@ func tracedStore(t *testing.T, change func(*Config)) (*Store, *tracedDisk) {
 	cfg := DefaultConfig(t.TempDir())
 	change(&cfg)
 	d := newTrace(cfg.Dir)
-	s := must(open(cfg, d))(t)
+	cfg.FS = d
+	s := must(Open(cfg))(t)
 	t.Cleanup(func() { s.Close() })
 	return s, d
 }
@@ -115,7 +116,8 @@ func TestSyncAfterRestartCoversOldChunks(t *testing.T) {
 	s.index.takeDirty() // as if the process died: Close finds nothing to sync
 	s.Close()
 	d := newTrace(s.cfg.Dir)
-	s = must(open(s.cfg, d))(t)
+	s.cfg.FS = d
+	s = must(Open(s.cfg))(t)
 	defer s.Close()
 	must(s.Put(t.Context(), []byte("put, not synced, then killed")))(t)
 	if err := s.Sync(t.Context()); err != nil || !slices.Contains(d.take(), "sync "+name4(c)) {

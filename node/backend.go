@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/dht"
@@ -27,6 +28,8 @@ func newBackend(n *Node) *backend {
 	return &backend{n: n, rates: &rates{jobs: make(map[protocol.JobID][]sample)}}
 }
 
+const noRoomAdvice = "free some disk where meshd's home is: it goes on by itself when there is room"
+
 // kinds are the kinds that errors of the parts have for a user, and what to do about them.
 var kinds = []struct {
 	err    error
@@ -34,6 +37,8 @@ var kinds = []struct {
 	advice string
 }{
 	{chunkstore.ErrQuota, api.KindQuota, "start meshd with a larger --quota, or cancel jobs that are no longer wanted"},
+	{syscall.ENOSPC, api.KindQuota, noRoomAdvice},
+	{syscall.EDQUOT, api.KindQuota, noRoomAdvice},
 	{chunkstore.ErrUnavailable, api.KindUnavailable, "is the CID right? `mesh peers` shows who is connected: a peer that has it may be off"},
 	{chunkstore.ErrNotFound, api.KindNotFound, ""},
 	{chunkstore.ErrNotFile, api.KindInvalid, ""},

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/compute-mesh/mesh/chunkstore"
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
@@ -15,6 +19,7 @@ import (
 // batch is what the machine owes that must be done in order: it is made durable as a whole, then sent as a whole.
 type batch struct {
 	persist  []market.Entry
+	snapshot []market.Entry // all that the journal needs to hold, persist included; nil: it is not to be rewritten
 	blocks   []ownedBlock
 	sync     bool
 	send     []market.Envelope
@@ -116,13 +121,22 @@ type committer interface {
 type diskCommitter struct {
 	chunks  chunks
 	pins    *pins
-	journal interface{ Append([]market.Entry) error }
-	quota   int64 // of the store, its reserve included
+	journal entryLog
+	quota   int64           // of the store, its reserve included
+	closing <-chan struct{} // closed when the node closes: no more waiting for room
+	log     *slog.Logger
+	full    atomic.Pointer[error] // why it waits for room; nil: it does not
 
 	arrived  func(cid.Cid) // a block is in the store
 	send     func(market.Envelope)
 	announce func(market.Announce)
 	changed  func([]protocol.JobID)
+}
+
+// entryLog is what a commit needs of the journal.
+type entryLog interface {
+	Append([]market.Entry) error
+	Compact([]market.Entry) error
 }
 
 // chunks is what a commit needs of the chunk store.
@@ -136,14 +150,49 @@ type chunks interface {
 // a store that is full of other chunks it can still say what it knows. It is some hundred pages, at most an eighth.
 func reserveOf(quota int64) int64 { return min(64<<20, quota/8) }
 
-// do stores blocks, makes them durable where something refers to them, then journals, then sends: an entry in the
-// journal never says that this peer has what it has not.
+// roomEvery is how often a commit is tried again that had no room.
+const roomEvery = time.Second
+
+// noRoom tells whether an error says that the disk or the store is full, which may pass.
+func noRoom(err error) bool { return vfs.IsFull(err) || errors.Is(err, chunkstore.ErrQuota) }
+
+// do carries out a batch. While there is no room for it, it waits: what was said before stands, nothing new leaves this peer,
+// which others soon take for gone, and with the room it goes on where it was.
 func (c *diskCommitter) do(b *batch) error {
-	ctx := context.Background() // a commit that has begun ends: the disk has its own ways to fail
-	for _, block := range b.blocks {
-		if err := c.store(ctx, block); err != nil {
+	for {
+		err := c.try(b)
+		if !noRoom(err) {
+			c.full.Store(nil)
 			return err
 		}
+		if c.full.Swap(&err) == nil {
+			c.log.Error("no room for what this peer has to remember: it waits until there is some", "error", err)
+		}
+		select {
+		case <-time.After(roomEvery):
+		case <-c.closing:
+			return err
+		}
+	}
+}
+
+// waits is the error of a full disk, while a commit waits for it to pass.
+func (c *diskCommitter) waits() error {
+	if err := c.full.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// try stores blocks, makes them durable where something refers to them, then journals, then sends: an entry in the journal never
+// says that this peer has what it has not. What is done is taken out of the batch, so that after an error it can be tried again.
+func (c *diskCommitter) try(b *batch) error {
+	ctx := context.Background() // a commit that has begun ends: the disk has its own ways to fail
+	for len(b.blocks) > 0 {
+		if err := c.store(ctx, b.blocks[0]); err != nil {
+			return err
+		}
+		b.blocks = b.blocks[1:]
 	}
 	if b.sync {
 		if err := c.pins.flush(); err != nil {
@@ -152,25 +201,45 @@ func (c *diskCommitter) do(b *batch) error {
 		if err := c.chunks.Sync(ctx); err != nil {
 			return fmt.Errorf("node: commit: %w", err)
 		}
+		b.sync = false
 	}
-	if len(b.persist) > 0 {
-		if err := c.journal.Append(b.persist); err != nil {
-			return err
-		}
+	if err := c.write(b); err != nil {
+		return err
 	}
 	for i := range b.send {
 		c.send(b.send[i])
 	}
-	for _, d := range b.drop {
-		if err := c.pins.drop(d); err != nil {
+	b.send = nil
+	for len(b.drop) > 0 {
+		if err := c.pins.drop(b.drop[0]); err != nil {
 			return err
 		}
+		b.drop = b.drop[1:]
 	}
 	for i := range b.announce {
 		c.announce(b.announce[i])
 	}
 	if len(b.changed) > 0 {
 		c.changed(b.changed)
+	}
+	return nil
+}
+
+// write journals what the batch persists.
+func (c *diskCommitter) write(b *batch) error {
+	if b.snapshot != nil {
+		err := c.journal.Compact(b.snapshot)
+		b.snapshot = nil
+		if !vfs.IsFull(err) { // else the old journal stands, and goes on
+			b.persist = nil
+			return err
+		}
+	}
+	if len(b.persist) > 0 {
+		if err := c.journal.Append(b.persist); err != nil {
+			return err
+		}
+		b.persist = nil
 	}
 	return nil
 }

@@ -10,9 +10,9 @@ import (
 	"regexp"
 	"runtime"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/multiformats/go-multiaddr"
-	"golang.org/x/sys/unix"
 )
 
 // Version is the version of the program, set by the linker (-X) in released builds.
@@ -61,10 +61,14 @@ type Config struct {
 	TestNet bool
 	// Refuse are the IDs of peers that this one keeps apart from, until the API says otherwise: TestNet only.
 	Refuse []string
+	// Repair starts on a damaged journal, without what is lost of it.
+	Repair bool
 	// Child is the command that starts a sandbox process. Default: this executable with the argument sandbox-child.
 	Child []string
 	// Log gets what a person who runs the peer may want to know. Default: nothing is logged.
 	Log *slog.Logger
+
+	disk vfs.FS // where home and journal are; default the system's
 }
 
 // DefaultConfig is a peer of the mesh "default" with its home in the user's home directory.
@@ -154,17 +158,11 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.Child = []string{exe, "sandbox-child"}
 	}
+	if c.disk == nil {
+		c.disk = vfs.OS{}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
-}
-
-// freeDisk is what is free for this user on the file system of dir, in bytes.
-func freeDisk(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, fmt.Errorf("node: free disk of %s: %w", dir, err)
-	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
 }

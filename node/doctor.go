@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/compute-mesh/mesh/dht"
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/compute-mesh/mesh/node/api"
 	"github.com/compute-mesh/mesh/sandbox"
 	"github.com/dustin/go-humanize"
@@ -27,7 +29,7 @@ const (
 func (b *backend) Doctor(ctx context.Context) ([]api.Check, error) {
 	n := b.n
 	checks := []api.Check{
-		n.checkHome(), n.checkDisk(), n.checkQuota(), n.checkListening(), n.checkPeers(), n.checkClock(), n.checkEngine(ctx),
+		n.checkHome(), n.checkJournal(), n.checkDisk(), n.checkQuota(), n.checkListening(), n.checkPeers(), n.checkClock(), n.checkEngine(ctx),
 	}
 	checks = append(checks, n.checkBootstrap(ctx)...)
 	worst := map[api.Level]int{api.LevelError: 0, api.LevelWarning: 1, api.LevelOK: 2}
@@ -56,14 +58,34 @@ func (n *Node) checkHome() api.Check {
 	return fine("home", "%s can be written", n.home.dir)
 }
 
+// checkJournal says what a repair has left behind.
+func (n *Node) checkJournal() api.Check {
+	path := n.journal.path + damagedEnd
+	data, err := vfs.ReadFile(n.home.fs, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fine("journal", "%s, whole", humanize.IBytes(uint64(n.journal.size.Load())))
+	}
+	c := api.Check{Name: "journal", Level: api.LevelWarning, Advice: "look after this machine's disk; remove the file when you have read this"}
+	found, readErr := readJournal(data)
+	if err = errors.Join(err, readErr); err != nil {
+		c.Detail = fmt.Sprintf("%s, kept when the journal was repaired, can't be read: %v", path, err)
+	} else {
+		c.Detail = fmt.Sprintf("it was repaired, and is without what %s has lost: %s", path, lossText(found.damage))
+	}
+	return c
+}
+
 func (n *Node) checkDisk() api.Check {
-	free, err := freeDisk(n.home.dir)
+	free, err := n.home.fs.Free(n.home.dir)
 	if err != nil {
 		return api.Check{Name: "disk", Level: api.LevelWarning, Detail: err.Error()}
 	}
 	c := fine("disk", "%s free", humanize.IBytes(uint64(max(free, 0))))
-	if free < lowDisk {
-		c.Level, c.Advice = api.LevelError, "free some disk, or move the home: a full disk stops meshd"
+	if err := n.commit.waits(); err != nil {
+		c.Level, c.Detail = api.LevelError, fmt.Sprintf("this peer waits for room, and is silent until then: %v", err)
+		c.Advice = "free some disk, or start meshd with a larger --quota where that is what is full"
+	} else if free < lowDisk {
+		c.Level, c.Advice = api.LevelError, "free some disk, or move the home: with a full disk this peer falls silent"
 	} else if u := n.store.Usage(); free < u.Quota-u.Used {
 		c.Level, c.Advice = api.LevelWarning, "the store's quota is more than the disk has: lower --quota"
 	}

@@ -45,6 +45,7 @@ type machine interface {
 	Jobs() []protocol.JobID
 	Announced() []protocol.Announcement
 	Records(protocol.JobID) []protocol.Record
+	Entries() []market.Entry
 	Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid
 }
 
@@ -58,6 +59,7 @@ type outlets struct {
 	probe    func([]protocol.PeerID)
 	expect   func([]job.Block) // blocks that a commit will store, to be readable at once
 	commit   committer
+	compact  func() bool // whether the next commit should rewrite the journal
 }
 
 // step is an input, and who wants to know when what followed from it is durable.
@@ -202,6 +204,11 @@ func (d *driver) loop(work chan<- *batch) {
 		}
 		if d.pending.empty() {
 			next = nil
+		} else if d.pending.snapshot == nil && d.out.compact() {
+			d.pending.snapshot = d.m.Entries()
+		}
+		if d.pending.snapshot != nil { // it is of this moment: the batch leaves before anything else happens
+			steps = nil
 		}
 		timer.Reset(d.sleep(d.clock.now().Mono))
 		var first step
@@ -209,10 +216,17 @@ func (d *driver) loop(work chan<- *batch) {
 		select {
 		case first = <-steps:
 		case call = <-d.calls:
+			if d.pending.snapshot != nil {
+				call(d.m)
+				continue
+			}
 		case next <- d.pending:
 			d.pending = new(batch)
 			continue
 		case <-timer.C:
+			if d.pending.snapshot != nil {
+				continue
+			}
 		case <-d.ctx.Done():
 			if !d.pending.empty() {
 				work <- d.pending // the committer takes it, or has failed and drains

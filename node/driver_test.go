@@ -40,6 +40,7 @@ func (m *scripted) Ready() market.Effects {
 	m.out = market.Effects{}
 	return e
 }
+func (m *scripted) Entries() []market.Entry                     { return nil }
 func (m *scripted) Advance(market.Effects)                      {}
 func (m *scripted) View(protocol.JobID) (v market.View, b bool) { return }
 func (m *scripted) Jobs() []protocol.JobID                      { return nil }
@@ -48,6 +49,8 @@ func (m *scripted) Records(protocol.JobID) []protocol.Record    { return nil }
 func (m *scripted) Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid {
 	return nil
 }
+
+var errDisk = errors.New("input/output error")
 
 // recorder is a committer that writes down the order of things, and can be held up or made to fail.
 type recorder struct {
@@ -88,6 +91,7 @@ func outletsTo(c committer) outlets {
 	return outlets{
 		run: func([]market.Run) {}, prefetch: func([]market.Run) {}, stop: func([]market.RunID) {},
 		fetch: func([]market.Fetch) {}, probe: func([]protocol.PeerID) {}, expect: func([]job.Block) {}, commit: c,
+		compact: func() bool { return false },
 	}
 }
 
@@ -200,7 +204,8 @@ func TestLoopGoesOnDuringACommit(t *testing.T) {
 		}
 		return e
 	}}
-	out := outlets{expect: func([]job.Block) {}, prefetch: func([]market.Run) {}, run: func(r []market.Run) { ran <- r[0].ID }, commit: rec}
+	out := outlets{expect: func([]job.Block) {}, prefetch: func([]market.Run) {}, run: func(r []market.Run) { ran <- r[0].ID }, commit: rec,
+		compact: func() bool { return false }}
 	d := newDriver(m, out, newClock(), quiet())
 	d.start(func(error) {})
 	settled := make(chan error, 1)

@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
+	"github.com/compute-mesh/mesh/internal/vfs/vfstest"
 	"github.com/compute-mesh/mesh/node/api"
 )
 
@@ -261,15 +264,69 @@ func TestDrainEndsThePeer(t *testing.T) {
 	}
 }
 
-// A disk that can't be written to ends the peer, with the reason.
+// A disk that fails ends the peer, with the reason.
 func TestDiskFailureStopsThePeer(t *testing.T) {
-	n := startNode(t, testConfig(t, t.TempDir()))
+	faults := &vfstest.Faults{FS: vfs.OS{}}
+	cfg := testConfig(t, t.TempDir())
+	cfg.disk = faults
+	n := startNode(t, cfg)
 	program := n.program("noop")
-	n.journal.file = &faultyFile{n.journal.file, &faultyFiles{}}
-	if _, err := n.Submit(t.Context(), api.SubmitRequest{Map: program, Array: ptr(uint64(1)), Replicas: ptr(0)}); !errors.Is(err, errDisk) {
+	faults.Hook(func(_ int, op vfstest.Op, path string) error {
+		if op == vfstest.OpSync && strings.HasPrefix(path, n.journal.path) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, err := n.Submit(t.Context(), api.SubmitRequest{Map: program, Array: ptr(uint64(1)), Replicas: ptr(0)}); !errors.Is(err, syscall.EIO) {
 		t.Errorf("submit: %v", err)
 	}
-	if err := n.Wait(); !errors.Is(err, errDisk) {
+	faults.Hook(nil) // a second flush would succeed, and have written nothing
+	if err := n.Wait(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// A full disk makes the peer wait, whatever it is about to write; with room it goes on, and what it was asked is done.
+func TestFullDiskIsWaitedFor(t *testing.T) {
+	faults := &vfstest.Faults{FS: vfs.OS{}}
+	cfg := testConfig(t, t.TempDir())
+	cfg.disk = faults
+	n := startNode(t, cfg)
+	program := n.program("noop")
+	faults.FailWrites(syscall.ENOSPC)
+	refused := func(what string) {
+		t.Helper()
+		_, err := n.Submit(t.Context(), api.SubmitRequest{Map: program, Array: ptr(uint64(1)), Replicas: ptr(0)})
+		if api.KindOf(err) != api.KindQuota || !strings.Contains(err.Error(), "no space left") {
+			t.Errorf("a submit %s: %v", what, err)
+		}
+	}
+	refused("to a full disk")
+	faults.Hook(func(_ int, op vfstest.Op, path string) error { // room for chunks is found in the store, for the journal is none
+		if op == vfstest.OpWrite && strings.HasPrefix(path, n.journal.path) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	job := make(chan string, 1)
+	go func() {
+		s, err := n.Submit(context.Background(), api.SubmitRequest{Map: program, Array: ptr(uint64(3)), Replicas: ptr(0)})
+		if err != nil {
+			t.Errorf("a submit that met a full disk: %v", err)
+		}
+		job <- s.Job
+	}()
+	eventually(t, "the peer waits for room", func() bool { return n.commit.waits() != nil })
+	refused("to a peer that waits for room")
+	checks, err := n.Doctor(t.Context())
+	if err != nil || !slices.ContainsFunc(checks, func(c api.Check) bool { return c.Name == "disk" && c.Level == api.LevelError }) {
+		t.Errorf("doctor: %+v, %v", checks, err)
+	}
+	faults.Hook(nil)
+	if s := n.await(<-job); s.State != api.StateDone {
+		t.Fatalf("%+v", s)
+	}
+	if n.commit.waits() != nil {
+		t.Error("it still waits")
 	}
 }

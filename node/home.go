@@ -12,13 +12,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/sys/unix"
 )
 
-// homeVersion is the format of a home directory: the layout below and what its files look like. A newer one is refused.
-const homeVersion = 1
+// homeVersion is the format of a home directory: the layout below and what its files look like. A newer one is refused, an older
+// one is brought to this version at a start: each file that has changed by itself, whole or not at all, and the version last, so
+// that a start that is cut short is only repeated.
+//
+//	1  the journal is of version 1
+//	2  the journal is of version 2
+const homeVersion = 2
 
 // The layout of a home directory.
 const (
@@ -45,8 +50,10 @@ var ErrHomeVersion = errors.New("home was written by a newer version")
 
 // home is an open home directory: locked, its keys read.
 type home struct {
+	fs          vfs.FS
 	dir         string
-	lock        *os.File
+	version     int // as found
+	lock        vfs.File
 	identity    crypto.PrivKey
 	peer        peer.ID
 	owner       crypto.PrivKey
@@ -58,35 +65,35 @@ type home struct {
 func (h *home) path(name ...string) string { return filepath.Join(append([]string{h.dir}, name...)...) }
 
 // openHome makes or opens a home, and takes its lock.
-func openHome(dir string) (_ *home, err error) {
+func openHome(fsys vfs.FS, dir string) (_ *home, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("node: home: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("node: home: %w; choose another with --home", err)
 	}
-	h := &home{dir: dir}
-	if err := h.takeLock(); err != nil {
-		return nil, err
-	}
+	h := &home{fs: fsys, dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close())
 		}
 	}()
+	if err := h.takeLock(); err != nil {
+		return nil, err
+	}
 	if err := h.checkVersion(); err != nil {
 		return nil, err
 	}
 	for _, d := range []string{dirJournal, dirChunks, dirSandbox} {
-		if err := os.MkdirAll(h.path(d), 0o700); err != nil {
+		if err := fsys.MkdirAll(h.path(d), 0o700); err != nil {
 			return nil, fmt.Errorf("node: home: %w", err)
 		}
 	}
-	if h.identity, h.peer, err = loadKey(h.path(fileIdentity)); err != nil {
+	if h.identity, h.peer, err = loadKey(fsys, h.path(fileIdentity)); err != nil {
 		return nil, err
 	}
-	if h.owner, h.ownerID, err = loadKey(h.path(fileOwner)); err != nil {
+	if h.owner, h.ownerID, err = loadKey(fsys, h.path(fileOwner)); err != nil {
 		return nil, err
 	}
 	return h, h.nextIncarnation(time.Now())
@@ -94,53 +101,77 @@ func openHome(dir string) (_ *home, err error) {
 
 // takeLock locks the home for this process. The system gives the lock back whatever way the process ends.
 func (h *home) takeLock() error {
-	f, err := os.OpenFile(h.path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := h.fs.Lock(h.path(fileLock))
+	if errors.Is(err, vfs.ErrLocked) {
+		text, _ := vfs.ReadFile(h.fs, h.path(fileLock))
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0: it has only just started
+		return fmt.Errorf("node: home %s: %w (process %d): stop it, or start this one with another --home", h.dir, ErrHomeInUse, pid)
+	}
 	if err != nil {
 		return fmt.Errorf("node: home: %w; choose another with --home", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("node: home %s: lock: %w", h.dir, err)
-		}
-		text := make([]byte, 20)
-		n, _ := f.ReadAt(text, 0)
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n]))) // 0: it has only just started
-		return fmt.Errorf("node: home %s: %w (process %d): stop it, or start this one with another --home", h.dir, ErrHomeInUse, pid)
 	}
 	h.lock = f
 	if err := f.Truncate(0); err != nil {
 		return fmt.Errorf("node: home: lock file: %w", err)
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+	if _, err := f.Write([]byte(strconv.Itoa(os.Getpid()) + "\n")); err != nil {
 		return fmt.Errorf("node: home: lock file: %w", err)
 	}
 	return nil
 }
 
 func (h *home) checkVersion() error {
-	text, err := os.ReadFile(h.path(fileVersion))
+	text, err := vfs.ReadFile(h.fs, h.path(fileVersion))
 	if errors.Is(err, fs.ErrNotExist) {
-		return replaceFile(h.path(fileVersion), []byte(strconv.Itoa(homeVersion)+"\n"), 0o600)
+		h.version = homeVersion
+		// The names that lead to a new home must be as durable as what is in it. Not everybody may read what is above.
+		for dir := h.dir; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			if err := vfs.Sync(h.fs, filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("node: home %s: %w", h.dir, err)
+			}
+		}
+		return h.writeVersion()
 	}
 	if err != nil {
 		return fmt.Errorf("node: home: %w", err)
 	}
 	v, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-	if err != nil {
+	if err != nil || v == 0 {
 		return fmt.Errorf("node: home %s: file %s: %q is not a version number", h.dir, fileVersion, firstBytes(text))
 	}
 	if v > homeVersion {
 		return fmt.Errorf("node: home %s: %w: its format is %d, this meshd knows up to %d; run a newer meshd", h.dir, ErrHomeVersion, v, homeVersion)
 	}
+	h.version = int(v)
+	return nil
+}
+
+// upgraded notes that everything in the home is of this version.
+func (h *home) upgraded() error {
+	if h.version == homeVersion {
+		return nil
+	}
+	h.version = homeVersion
+	return h.writeVersion()
+}
+
+func (h *home) writeVersion() error {
+	return h.replace(fileVersion, strconv.Itoa(homeVersion))
+}
+
+// replace gives a file a line, durably.
+func (h *home) replace(name, line string) error {
+	if err := vfs.Replace(h.fs, h.path(name), []byte(line+"\n"), 0o600); err != nil {
+		return fmt.Errorf("node: home: %w", err)
+	}
 	return nil
 }
 
 // loadKey reads a key, or makes one at the first start.
-func loadKey(path string) (crypto.PrivKey, peer.ID, error) {
-	text, err := os.ReadFile(path)
+func loadKey(fsys vfs.FS, path string) (crypto.PrivKey, peer.ID, error) {
+	text, err := vfs.ReadFile(fsys, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return makeKey(path)
+		return makeKey(fsys, path)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("node: key: %w", err)
@@ -160,7 +191,7 @@ func loadKey(path string) (crypto.PrivKey, peer.ID, error) {
 	return key, id, err
 }
 
-func makeKey(path string) (crypto.PrivKey, peer.ID, error) {
+func makeKey(fsys vfs.FS, path string) (crypto.PrivKey, peer.ID, error) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, "", fmt.Errorf("node: make key: %w", err)
@@ -169,8 +200,8 @@ func makeKey(path string) (crypto.PrivKey, peer.ID, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("node: make key: %w", err)
 	}
-	if err := replaceFile(path, []byte(base64.StdEncoding.EncodeToString(data)+"\n"), 0o600); err != nil {
-		return nil, "", err
+	if err := vfs.Replace(fsys, path, []byte(base64.StdEncoding.EncodeToString(data)+"\n"), 0o600); err != nil {
+		return nil, "", fmt.Errorf("node: key: %w", err)
 	}
 	id, err := peer.IDFromPrivateKey(key)
 	return key, id, err
@@ -179,7 +210,7 @@ func makeKey(path string) (crypto.PrivKey, peer.ID, error) {
 // nextIncarnation is max(stored + 1, Unix ms at start), stored before it is used.
 func (h *home) nextIncarnation(now time.Time) error {
 	stored := uint64(0)
-	text, err := os.ReadFile(h.path(fileIncarnation))
+	text, err := vfs.ReadFile(h.fs, h.path(fileIncarnation))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("node: home: %w", err)
 	}
@@ -189,22 +220,22 @@ func (h *home) nextIncarnation(now time.Time) error {
 		stored, _ = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	}
 	h.incarnation = max(stored+1, uint64(max(now.UnixMilli(), 0)))
-	return replaceFile(h.path(fileIncarnation), []byte(strconv.FormatUint(h.incarnation, 10)+"\n"), 0o600)
+	return h.replace(fileIncarnation, strconv.FormatUint(h.incarnation, 10))
 }
 
 // quota is the quota chosen at the first start: a fifth of what was free then, at least minQuota.
 func (h *home) quota() (int64, error) {
-	if text, err := os.ReadFile(h.path(fileQuota)); err == nil {
+	if text, err := vfs.ReadFile(h.fs, h.path(fileQuota)); err == nil {
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n >= smallestQuota {
 			return n, nil
 		}
 	}
-	free, err := freeDisk(h.dir)
+	free, err := h.fs.Free(h.dir)
 	if err != nil {
 		return 0, err
 	}
 	n := max(free/5, minQuota)
-	return n, replaceFile(h.path(fileQuota), []byte(strconv.FormatInt(n, 10)+"\n"), 0o600)
+	return n, h.replace(fileQuota, strconv.FormatInt(n, 10))
 }
 
 // close gives the lock back.
@@ -213,39 +244,6 @@ func (h *home) close() error {
 		return nil
 	}
 	return h.lock.Close()
-}
-
-// replaceFile puts data in the place of a file, durably: either the old or the new content is there after a crash.
-func replaceFile(path string, data []byte, mode fs.FileMode) error {
-	fail := func(err error) error { return fmt.Errorf("node: write %s: %w", path, err) }
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return fail(err)
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fail(errors.Join(err, os.Remove(temp)))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fail(err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("node: sync directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("node: sync directory %s: %w", dir, err)
-	}
-	return nil
 }
 
 // firstBytes is enough of a file to show what is wrong with it.

@@ -4,47 +4,42 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/compute-mesh/mesh/internal/vfs"
 	"github.com/compute-mesh/mesh/market"
-	"github.com/compute-mesh/mesh/protocol"
 )
 
-// The journal is what the machine must not forget: market.Entry after market.Entry in one file.
-//
-//	file   = magic (8 bytes) version (uint32, big-endian) entry*
-//	entry  = length (uint32) checksum (uint32) body      length and checksum are of the body
-//	body   = kind (1 byte) job length (1 byte) job data
-//
-// The checksum is CRC-32C. Append returns when its entries are durable. A crash in the middle of it leaves a torn tail,
-// which nobody was told of: reading cuts it off. A damaged entry with whole ones after it was not torn, but rotted: it
-// is skipped and reported, and what follows is kept, since entries do not depend on their neighbours.
+// The journal is what the machine must not forget: market.Entry after market.Entry in one file, of the form that frame.go
+// gives. Append returns when its entries are durable. A crash in the middle of it leaves a torn tail, which nobody was told
+// of: opening cuts it off. Damage with whole commits after it was not torn, but rotted: what was said there is gone, and the
+// journal is not opened but to repair it.
 type journal struct {
-	files   files
+	fs      vfs.FS
 	path    string
-	file    logFile
+	file    vfs.File
+	number  uint32 // of the last commit
 	size    atomic.Int64
-	err     error // the first failure: nothing is written after it
+	base    atomic.Int64 // size after the last rewriting
+	err     error        // the first failure: nothing is written after it
 	buf     []byte
 	commits atomic.Uint64
 }
 
 const (
-	journalMagic   = "meshlog\n"
-	journalVersion = 1
-	journalHeader  = len(journalMagic) + 4
-	entryHeader    = 8
-	// maxEntry bounds an entry: a manifest (at most 256 KiB) or a record (protocol.MaxRecord), with room. A length above
-	// it is damage.
-	maxEntry = 1 << 20
-	// compactAbove is the size from which a start rewrites the journal without what is no longer needed: reading it
-	// takes about 0.1 s.
+	// compactAbove is the size from which the journal is rewritten without what is no longer needed, once it has doubled
+	// since the last time: reading it takes about 0.1 s.
 	compactAbove = 16 << 20
+	// keptBuffer bounds the buffer that is kept between appends: a burst's is not.
+	keptBuffer = 1 << 20
+	// snapshotFrame bounds the commits of a rewritten journal, so that damage costs no more than one.
+	snapshotFrame = 256 << 10
+	// damagedEnd names a journal that was repaired, as it was before.
+	damagedEnd = ".damaged"
 )
 
 // ErrJournalVersion: the journal was written by a newer version.
@@ -53,71 +48,101 @@ var ErrJournalVersion = errors.New("journal was written by a newer version")
 // ErrJournalClosed: the journal has failed or been closed.
 var ErrJournalClosed = errors.New("journal is closed")
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// ErrJournalDamaged: something said in the journal is lost. The error is a *DamageError.
+var ErrJournalDamaged = errors.New("journal is damaged")
 
-// openJournal opens or makes the journal in dir and returns what it holds.
-func openJournal(f files, dir string, log *slog.Logger) (*journal, []market.Entry, error) {
-	j := &journal{files: f, path: filepath.Join(dir, "log")}
-	data, err := f.ReadFile(j.path)
+// DamageError says what of a journal is lost.
+type DamageError struct {
+	Path   string
+	Damage []damage
+	Kept   int // entries that are whole
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("node: journal %s: damaged: %s; %d entries are whole. No crash does this: look after the disk. Another start of meshd with --repair "+
+		"goes on without what is lost (other peers give back what they know of it) and keeps the damaged file as %s",
+		e.Path, lossText(e.Damage), e.Kept, filepath.Base(e.Path)+damagedEnd)
+}
+
+// Is makes a DamageError an ErrJournalDamaged.
+func (e *DamageError) Is(target error) bool { return target == ErrJournalDamaged }
+
+// openJournal opens or makes the journal in dir and returns what it holds. One of an older version is written anew, once. With
+// repair a damaged one is, too, without what is lost.
+func openJournal(fsys vfs.FS, dir string, repair bool, log *slog.Logger) (*journal, []market.Entry, error) {
+	j := &journal{fs: fsys, path: filepath.Join(dir, "log")}
+	data, err := vfs.ReadFile(fsys, j.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil, j.create(nil)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("node: journal: %w", err)
 	}
-	if len(data) < journalHeader { // a crash while it was made: nothing was in it
-		return j, nil, j.create(nil)
+	found, err := readJournal(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node: journal %s: %w", j.path, err)
 	}
-	if string(data[:len(journalMagic)]) != journalMagic {
-		return nil, nil, fmt.Errorf("node: journal %s: not a journal of meshd", j.path)
+	if len(found.damage) > 0 {
+		lost := &DamageError{j.path, found.damage, len(found.entries)}
+		if !repair {
+			return nil, nil, lost
+		}
+		log.Error("the journal is repaired; what was lost comes back from other peers, if they have it", "file", j.path, "lost", lossText(found.damage))
+		return j, found.entries, j.repair(data, found.entries)
 	}
-	if v := binary.BigEndian.Uint32(data[len(journalMagic):]); v > journalVersion {
-		return nil, nil, fmt.Errorf("node: journal %s: %w: version %d, this meshd knows up to %d; run a newer meshd", j.path, ErrJournalVersion, v, journalVersion)
+	if found.end < int64(len(data)) {
+		log.Warn("the journal ends in a commit that was not written whole, and of which nobody was told; it is cut off", "file", j.path,
+			"offset", found.end, "bytes", int64(len(data))-found.end)
 	}
-	entries, end, lost := readEntries(data)
-	for _, at := range lost {
-		log.Error("a journal entry is damaged and was skipped; what it said comes back from other peers, if they have it", "file", j.path, "offset", at)
+	if found.version < journalVersion {
+		log.Info("the journal is brought to this version's format", "file", j.path, "from", found.version, "to", journalVersion)
+		return j, found.entries, j.create(found.entries)
 	}
-	if end < int64(len(data)) {
-		log.Warn("the journal ends in an entry that was not written whole; it is cut off", "file", j.path, "offset", end, "bytes", int64(len(data))-end)
+	j.number = found.number
+	return j, found.entries, j.resume(found.end)
+}
+
+// repair keeps the damaged journal under another name and starts one of what is whole.
+func (j *journal) repair(data []byte, entries []market.Entry) error {
+	if err := vfs.Replace(j.fs, j.path+damagedEnd, data, 0o600); err != nil {
+		return fmt.Errorf("node: journal: %w", err)
 	}
-	return j, entries, j.resume(end)
+	return j.create(entries)
 }
 
 // create starts a journal that holds entries, in the place of any other.
 func (j *journal) create(entries []market.Entry) error {
-	temp := j.path + ".new"
-	f, err := j.files.Create(temp)
+	data := journalStart()
+	number := uint32(0)
+	for len(entries) > 0 {
+		n, bytes := 1, len(entries[0].Data)
+		for n < len(entries) && bytes+len(entries[n].Data) <= snapshotFrame {
+			bytes += len(entries[n].Data)
+			n++
+		}
+		var err error
+		if data, err = appendFrame(data, number+1, entries[:n]); err != nil {
+			return err
+		}
+		number++
+		entries = entries[n:]
+	}
+	f, err := vfs.WriteNew(j.fs, j.path, data, 0o600)
 	if err != nil {
 		return fmt.Errorf("node: journal: %w", err)
-	}
-	data := binary.BigEndian.AppendUint32([]byte(journalMagic), journalVersion)
-	for _, e := range entries {
-		if data, err = appendEntry(data, e); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = j.files.Rename(temp, j.path)
-	}
-	if err != nil {
-		return fmt.Errorf("node: journal: %w", errors.Join(err, f.Close()))
 	}
 	if j.file != nil {
 		err = j.file.Close()
 	}
-	j.file = f
+	j.file, j.number = f, number
 	j.size.Store(int64(len(data)))
+	j.base.Store(int64(len(data)))
 	return err
 }
 
-// resume goes on with a journal whose whole entries end at end.
+// resume goes on with a journal whose whole commits end at end.
 func (j *journal) resume(end int64) error {
-	f, err := j.files.OpenAppend(j.path)
+	f, err := j.fs.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("node: journal: %w", err)
 	}
@@ -133,40 +158,50 @@ func (j *journal) resume(end int64) error {
 	return nil
 }
 
-// Append returns when entries are durable. After an error nothing more can be appended: a flush that failed may have
-// dropped what it was to write, and a second one would not say so.
+// Append returns when entries are durable. When the disk has no room (vfs.IsFull) nothing has happened, and it may be called
+// again. After any other error nothing more can be appended: a flush that failed may have dropped what it was to write,
+// and a second one would not say so.
 func (j *journal) Append(entries []market.Entry) (err error) {
 	if j.err != nil {
 		return j.err
 	}
-	j.buf = j.buf[:0]
-	for _, e := range entries {
-		if j.buf, err = appendEntry(j.buf, e); err != nil {
-			return err
-		}
+	if j.buf, err = appendFrame(j.buf[:0], j.number+1, entries); err != nil {
+		return err
 	}
-	n, err := j.file.Write(j.buf)
-	j.size.Add(int64(n))
+	_, err = j.file.Write(j.buf)
+	if vfs.IsFull(err) && j.file.Truncate(j.size.Load()) == nil {
+		return fmt.Errorf("node: journal %s: %w", j.path, err)
+	}
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		j.err = fmt.Errorf("node: journal %s: %w", j.path, err)
+		j.err = fmt.Errorf("node: journal %s: %w", j.path, errors.Join(ErrJournalClosed, err))
 		return j.err
 	}
+	j.number++
+	j.size.Add(int64(len(j.buf)))
 	j.commits.Add(1)
-	if cap(j.buf) > maxEntry { // a burst's buffer is not kept
+	if cap(j.buf) > keptBuffer {
 		j.buf = nil
 	}
 	return nil
 }
 
-// Compact rewrites a journal that has grown large, with what is still needed of entries.
+// grown tells whether it is time to Compact. Any goroutine may ask.
+func (j *journal) grown() bool { return j.size.Load() >= max(compactAbove, 2*j.base.Load()) }
+
+// Compact rewrites the journal: entries are all that is needed of it. When the disk has no room for both (vfs.IsFull) the old
+// one stands, and is appended to.
 func (j *journal) Compact(entries []market.Entry) error {
-	if j.size.Load() < compactAbove {
-		return nil
+	if j.err != nil {
+		return j.err
 	}
-	return j.create(entries)
+	err := j.create(entries)
+	if err != nil && !vfs.IsFull(err) {
+		j.err = err
+	}
+	return err
 }
 
 // Close ends the journal. What Append returned for is durable already.
@@ -182,62 +217,7 @@ func (j *journal) Close() error {
 	return err
 }
 
-// appendEntry adds an entry's bytes to b.
-func appendEntry(b []byte, e market.Entry) ([]byte, error) {
-	n := 2 + len(e.Job) + len(e.Data)
-	if len(e.Job) > 255 || n > maxEntry {
-		return b, fmt.Errorf("node: journal: entry of kind %d with %d bytes: want at most %d", e.Kind, n, maxEntry)
-	}
-	start := len(b)
-	b = append(b, make([]byte, entryHeader)...)
-	b = append(b, byte(e.Kind), byte(len(e.Job)))
-	b = append(b, e.Job...)
-	b = append(b, e.Data...)
-	binary.BigEndian.PutUint32(b[start:], uint32(n))
-	binary.BigEndian.PutUint32(b[start+4:], crc32.Checksum(b[start+entryHeader:], castagnoli))
-	return b, nil
-}
-
-// readEntries returns the whole entries of a journal's bytes, where they end, and the offsets of damaged ones between
-// them. The entries' data are parts of data.
-func readEntries(data []byte) (entries []market.Entry, end int64, damaged []int64) {
-	end = int64(journalHeader)
-	var suspect []int64
-	for at := end; ; {
-		e, next, err := readEntry(data, at)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return entries, end, damaged
-		}
-		if err != nil {
-			suspect = append(suspect, at)
-		} else {
-			entries = append(entries, e)
-			damaged, suspect = append(damaged, suspect...), nil
-			end = next
-		}
-		at = next
-	}
-}
-
-var errDamaged = errors.New("damaged")
-
-// readEntry reads the entry at an offset: io.ErrUnexpectedEOF where no whole one is, errDamaged where its checksum does
-// not hold. The bytes after a damaged one begin at next, if its length can be believed.
-func readEntry(data []byte, at int64) (e market.Entry, next int64, err error) {
-	rest := data[at:]
-	if len(rest) < entryHeader {
-		return e, at, io.ErrUnexpectedEOF
-	}
-	n := binary.BigEndian.Uint32(rest)
-	if n > maxEntry || n < 2 || int(n) > len(rest)-entryHeader {
-		return e, at, io.ErrUnexpectedEOF
-	}
-	next = at + entryHeader + int64(n)
-	body := rest[entryHeader : entryHeader+n : entryHeader+n]
-	jobLen := int(body[1])
-	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(rest[4:]) || 2+jobLen > len(body) {
-		return e, next, errDamaged
-	}
-	e = market.Entry{Kind: market.EntryKind(body[0]), Job: protocol.JobID(body[2 : 2+jobLen]), Data: body[2+jobLen:]}
-	return e, next, nil
+// journalStart is what every journal begins with.
+func journalStart() []byte {
+	return binary.BigEndian.AppendUint32([]byte(journalMagic), journalVersion)
 }

@@ -36,6 +36,7 @@ type Node struct {
 	owner    protocol.Signer
 
 	driver    *driver
+	commit    *diskCommitter
 	content   *content
 	pins      *pins
 	prep      *preparer
@@ -82,7 +83,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 
 // open opens and starts everything. What it has opened when it fails, Close closes.
 func (n *Node) open(ctx context.Context) (err error) {
-	if n.home, err = openHome(n.cfg.Home); err != nil {
+	if n.home, err = openHome(n.cfg.disk, n.cfg.Home); err != nil {
 		return err
 	}
 	if n.owner, err = newSigner(n.home.owner); err != nil {
@@ -112,7 +113,7 @@ func (n *Node) openDisk() (entries []market.Entry, err error) {
 		}
 	}
 	cfg := chunkstore.DefaultConfig(n.home.path(dirChunks))
-	cfg.Quota, cfg.Slack, cfg.Log = n.cfg.Quota-reserveOf(n.cfg.Quota), 0, n.log
+	cfg.Quota, cfg.Slack, cfg.FS, cfg.Log = n.cfg.Quota-reserveOf(n.cfg.Quota), 0, n.home.fs, n.log
 	if n.store, err = chunkstore.Open(cfg); err != nil {
 		return nil, err
 	}
@@ -120,8 +121,11 @@ func (n *Node) openDisk() (entries []market.Entry, err error) {
 	if n.deaths, n.died, err = openDeaths(n.home.path(fileRunning), n.home.incarnation, n.log); err != nil {
 		return nil, err
 	}
-	n.journal, entries, err = openJournal(osFiles{}, n.home.path(dirJournal), n.log)
-	return entries, err
+	n.journal, entries, err = openJournal(n.home.fs, n.home.path(dirJournal), n.cfg.Repair, n.log)
+	if err != nil {
+		return nil, err
+	}
+	return entries, n.home.upgraded()
 }
 
 // openNetwork makes the peer's place in the mesh; it does not listen yet.
@@ -162,9 +166,6 @@ func (n *Node) openWork(entries []market.Entry) (err error) {
 	if n.machine, err = n.openMachine(time, entries); err != nil {
 		return err
 	}
-	if err := n.journal.Compact(n.machine.Entries()); err != nil {
-		return err
-	}
 	post := func(in market.Input) { n.driver.post(in) }
 	n.swarm = newSwarm(n.net.Host(), n.cfg.Mesh, post, n.log)
 	n.fetcher = newFetcher(n.cfg.Mesh, n.content, n.pins, post, n.log)
@@ -173,13 +174,13 @@ func (n *Node) openWork(entries []market.Entry) (err error) {
 	n.announcer = newAnnouncer(n)
 	n.watchers = newWatchers()
 	n.query = newQueries(n)
-	commit := &diskCommitter{
+	n.commit = &diskCommitter{
 		chunks: n.store, quota: n.cfg.Quota, pins: n.pins, journal: n.journal, arrived: n.content.arrived,
-		send: n.swarm.send, announce: n.announcer.add, changed: n.watchers.notify,
+		send: n.swarm.send, announce: n.announcer.add, changed: n.watchers.notify, closing: n.ctx.Done(), log: n.log,
 	}
 	n.driver = newDriver(n.machine, outlets{
 		run: n.runner.run, prefetch: n.runner.prefetch, stop: n.runner.stop, fetch: n.fetcher.start,
-		probe: n.probe, expect: n.content.expect, commit: commit,
+		probe: n.probe, expect: n.content.expect, commit: n.commit, compact: n.journal.grown,
 	}, time, n.log)
 	return nil
 }
@@ -327,7 +328,7 @@ func (n *Node) keepHouse() {
 			return
 		case <-tick.C:
 		}
-		if err := n.pins.flush(); err != nil {
+		if err := n.pins.flush(); err != nil && !noRoom(err) { // for room it waits until the next time
 			n.fail(err)
 			return
 		}

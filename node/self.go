@@ -73,7 +73,7 @@ func (b *backend) Store(context.Context) (api.Store, error) {
 	if err := b.n.store.Pinned(userSet, func(cid.Cid) bool { s.Pinned++; return true }); err != nil {
 		return s, explain(err)
 	}
-	free, err := freeDisk(b.n.home.dir)
+	free, err := b.n.home.fs.Free(b.n.home.dir)
 	s.Free = uint64(max(free, 0))
 	return s, err
 }

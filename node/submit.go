@@ -17,6 +17,9 @@ import (
 
 // Submit implements api.Submitter.
 func (b *backend) Submit(ctx context.Context, r api.SubmitRequest) (api.Submitted, error) {
+	if err := b.n.commit.waits(); err != nil {
+		return api.Submitted{}, explain(err)
+	}
 	hold := b.n.store.Hold()
 	defer hold.Release()
 	spec, index, err := b.spec(ctx, &r)

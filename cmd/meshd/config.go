@@ -67,6 +67,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVar(&c.Gossip, "gossip", c.Gossip, "announce and hear of jobs by gossip")
 	f.BoolVar(&c.TestNet, "testnet", c.TestNet, "be one of many peers on one machine: loopback only, no LAN discovery")
 	f.StringArrayVar(&c.Refuse, "refuse", nil, "`ID` of a peer to keep apart from: in a testnet only")
+	f.BoolVar(&c.Repair, "repair", false, "go on without what a damaged journal has lost; a flag only")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
 	for _, name := range []string{"gossip", "testnet", "refuse"} {
 		f.Lookup(name).Hidden = true
@@ -88,7 +89,7 @@ func fromEnvironment(flags *pflag.FlagSet, env func(string) (string, bool)) erro
 	var faults []error
 	flags.VisitAll(func(f *pflag.Flag) {
 		text, ok := env(variable(f.Name))
-		if !ok || text == "" || f.Changed || f.Name == "version" {
+		if !ok || text == "" || f.Changed || f.Name == "version" || f.Name == "repair" {
 			return
 		}
 		values := []string{text}
@@ -127,7 +128,7 @@ func fromFile(flags *pflag.FlagSet, path string) error {
 	var faults []error
 	for key, value := range settings {
 		f := flags.Lookup(key)
-		if f == nil || key == "home" || key == "version" {
+		if f == nil || key == "home" || key == "version" || key == "repair" {
 			faults = append(faults, fmt.Errorf("%s:%d: unknown setting %q", path, value.Line, key))
 			continue
 		}

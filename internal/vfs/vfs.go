@@ -4,7 +4,8 @@
 // about what a second one would do.
 //
 // node's journal and home and chunkstore's chunks go through it. What a library writes by itself does not: the pin sets
-// (bbolt) have tests of their own. Nor does what is rebuilt after any loss: compiled programs, scratch files of tasks, logs.
+// (bbolt) have tests of their own. Nor does what is rebuilt after any loss, or is a
+// hint: compiled programs, scratch files of tasks, logs, peers met, which tasks ran.
 package vfs
 
 import (
