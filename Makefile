@@ -25,10 +25,10 @@ STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants chaos fuzz bench testnet generate wasm clean
+.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants chaos fuzz bench bench-compare testnet generate wasm clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/mesh and bin/meshd
 	@mkdir -p bin
@@ -97,8 +97,12 @@ chaos: ## real peers killed, stopped and parted at full size, with a table of fi
 fuzz: ## every fuzz target for COUNT=20000 inputs
 	tools/fuzz.sh $(COUNT)
 
-bench: build ## what the mesh costs, beside xargs and NATS on the same machine
-	cd bench && $(GO) run .
+bench: build ## what the mesh costs, beside NATS, xargs, GNU parallel, Gearman and Dask on the same machine: ARGS=-quick, -run words, ...
+	@mkdir -p bench/out
+	cd bench && $(GO) run . -json out/figures.json -svg out/figures.svg $(ARGS)
+
+bench-compare: ## the Go benchmarks of OLD=commit and of this tree, held against each other
+	tools/bench-compare.sh $(OLD)
 
 testnet: ## five real peers on this machine; testnet/down.sh ends them
 	testnet/up.sh

@@ -1,5 +1,5 @@
 // Bench measures what the mesh costs, and puts it beside what a user would pick instead: NATS JetStream with four
-// workers, xargs -P4, and the bare programs. All systems run the same workloads in turn, in the same run, on the same
+// workers, xargs -P4, GNU parallel, Gearman and Dask where they are installed, and the bare programs. All systems run the same workloads in turn, in the same run, on the same
 // machine; README.md says what each figure is.
 //
 // It drives bin/mesh and bin/meshd as a user does and takes nothing from their insides: what it reads is the clock,
@@ -28,6 +28,7 @@ type options struct {
 	bin     string
 	temp    string
 	json    string
+	svg     string
 	run     []string
 	systems []string
 	rounds  int
@@ -85,9 +86,10 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.bin, "bin", "../bin", "directory of mesh and meshd")
 	f.StringVar(&o.temp, "dir", os.TempDir(), "directory for all that is kept while it runs")
 	f.StringVar(&o.json, "json", "", "file to write the figures to")
+	f.StringVar(&o.svg, "svg", "", "file to draw the figures to")
 	f.StringVar(&run, "run", strings.Join(workloadNames(), ","), "workloads to run")
-	f.StringVar(&systems, "systems", "mesh,nats,xargs", "systems to measure")
-	f.IntVar(&o.rounds, "rounds", 3, "rounds of each workload; burn and idle, which are long and steady, take a third")
+	f.StringVar(&systems, "systems", strings.Join(installed(), ","), "systems to measure; the default is what is installed")
+	f.IntVar(&o.rounds, "rounds", 5, "rounds of each workload; idle and growth, and burn of others, are in the first alone")
 	f.Int64Var(&text, "text", 512, "MiB of the text whose words are counted")
 	f.Int64Var(&file, "file", 512, "MiB of the file that is moved from a peer to another")
 	f.BoolVar(&o.quick, "quick", false, "one round of everything in small: to see that it works, not what it costs")
@@ -113,8 +115,8 @@ func (o *options) validate(f *flag.FlagSet) error {
 		}
 	}
 	for _, s := range o.systems {
-		if !slices.Contains([]string{"mesh", "nats", "xargs"}, s) {
-			faults = append(faults, fmt.Errorf("-systems: no system %q; there are mesh, nats and xargs", s))
+		if !slices.Contains(installed(), s) {
+			faults = append(faults, fmt.Errorf("-systems: no system %q; there are %s here", s, strings.Join(installed(), ", ")))
 		}
 	}
 	if o.rounds < 1 || o.text < 1 || o.file < 1 {
@@ -144,6 +146,9 @@ func (o *options) measure(ctx context.Context) error {
 	if b.examples, err = filepath.Abs("../examples"); err != nil {
 		return err
 	}
+	if b.kernels, err = filepath.Abs("kernels"); err != nil {
+		return err
+	}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -151,6 +156,9 @@ func (o *options) measure(ctx context.Context) error {
 	b.figures.print(os.Stdout)
 	if o.json != "" {
 		err = errors.Join(err, b.writeJSON(o.json))
+	}
+	if o.svg != "" {
+		err = errors.Join(err, os.WriteFile(o.svg, b.figures.plot(), 0o666))
 	}
 	return err
 }

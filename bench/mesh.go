@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // mesh is a testnet of real meshd processes, one slot each, with its defaults.
@@ -68,6 +70,11 @@ func (m *mesh) noops(ctx context.Context, n int) error {
 	return run(m.command(ctx, "submit", "--array", strconv.Itoa(n), "--map", quote(m.program("noop")), "-o", "-"))
 }
 
+// indexes runs tasks that print their index.
+func (m *mesh) indexes(ctx context.Context, n int) error {
+	return run(m.command(ctx, "submit", "--array", strconv.Itoa(n), "--map", quote(m.program("index")), "-o", "-"))
+}
+
 func (m *mesh) burn(ctx context.Context, tasks, rounds int, out string) error {
 	return run(m.command(ctx, "submit", "--array", strconv.Itoa(tasks),
 		"--map", quote(m.program("burn"))+" "+strconv.Itoa(rounds), "-o", out))
@@ -86,7 +93,16 @@ func (m *mesh) add(ctx context.Context, file string) (cid string, err error) {
 	return cid, failed(err)
 }
 
-// cat reads a file at peer 1, which has to fetch it from peer 0.
+// pin has peers fetch and keep a file, at the same time.
+func (m *mesh) pin(ctx context.Context, cid string, peers ...int) error {
+	all, ctx := errgroup.WithContext(ctx)
+	for _, p := range peers {
+		all.Go(func() error { return run(m.commandOf(ctx, p, "pin", cid)) })
+	}
+	return all.Wait()
+}
+
+// cat reads a file at peer 1.
 func (m *mesh) cat(ctx context.Context, cid string, to io.Writer) error {
 	cmd := m.commandOf(ctx, 1, "cat", cid)
 	cmd.Stdout = to
@@ -110,6 +126,18 @@ func (m *mesh) sent(ctx context.Context, peer int) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%s has no mesh_network_bytes_total", req.URL)
+}
+
+// sentByAll is how many bytes all peers have sent so far.
+func (m *mesh) sentByAll(ctx context.Context) (sum float64, err error) {
+	for i := range m.net.Peers {
+		n, err := m.sent(ctx, i)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 func (m *mesh) engine(ctx context.Context) (string, error) {

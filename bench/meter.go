@@ -120,6 +120,14 @@ func memory(pids []int, file, line string) float64 {
 	return sum
 }
 
+// largest is the most memory that any of some processes ever had.
+func largest(pids []int) (most float64) {
+	for _, p := range pids {
+		most = max(most, memory([]int{p}, "status", "VmHWM"))
+	}
+	return most
+}
+
 func resident(pids []int) float64     { return memory(pids, "status", "VmRSS") }
 func proportional(pids []int) float64 { return memory(pids, "smaps_rollup", "Pss") }
 

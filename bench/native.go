@@ -17,16 +17,17 @@ import (
 // programs are the native counterparts of the example programs, without arguments. What they print is the same.
 type programs struct {
 	wordcount, burn []string
+	kernels         map[string]string // by name; none without a C compiler
 	compiler        string
 }
 
 // buildPrograms builds the examples with the C compiler, or where there is none takes the Go programs below.
-func buildPrograms(ctx context.Context, examples, dir string) (programs, error) {
+func buildPrograms(ctx context.Context, examples, kernelDir, dir string) (programs, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return programs{}, err
 	}
-	in := programs{[]string{self, "wordcount"}, []string{self, "burn"}, "go"}
+	in := programs{wordcount: []string{self, "wordcount"}, burn: []string{self, "burn"}, compiler: "go"}
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		return in, nil
@@ -40,6 +41,14 @@ func buildPrograms(ctx context.Context, examples, dir string) (programs, error) 
 			return in, err
 		}
 		*p.argv = []string{out}
+	}
+	in.kernels = make(map[string]string)
+	for _, k := range kernels {
+		out := filepath.Join(dir, k.name)
+		if err := run(exec.CommandContext(ctx, cc, "-O2", "-o", out, filepath.Join(kernelDir, k.name+".c"), "-lm")); err != nil {
+			return in, err
+		}
+		in.kernels[k.name] = out
 	}
 	in.compiler = "cc -O2"
 	return in, nil

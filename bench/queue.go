@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 )
 
 // A system runs the workloads.
@@ -109,21 +108,9 @@ func (xargs) daemons() []int           { return nil }
 
 func (xargs) do(ctx context.Context, tasks []task) error {
 	cmd := exec.CommandContext(ctx, "xargs", "-P", strconv.Itoa(workers), "-n", "1", "true")
-	var lines strings.Builder
-	for i, t := range tasks {
-		if len(t.Argv) == 0 {
-			fmt.Fprintln(&lines, i)
-			continue
-		}
+	if len(tasks) > 0 && len(tasks[0].Argv) > 0 {
 		cmd = exec.CommandContext(ctx, "xargs", "-P", strconv.Itoa(workers), "-d", "\n", "-n", "1", "sh", "-c")
-		for _, a := range t.Argv {
-			lines.WriteString(quote(a) + " ")
-		}
-		if t.In != "" {
-			lines.WriteString("<" + quote(t.In) + " ")
-		}
-		lines.WriteString(">" + quote(t.Out) + "\n")
 	}
-	cmd.Stdin = strings.NewReader(lines.String())
+	cmd.Stdin = shellLines(tasks)
 	return run(cmd)
 }

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,13 +16,13 @@ import (
 // bench is one run.
 type bench struct {
 	options
-	dir, examples string
-	native        programs
-	text          text
-	burnRounds    int
-	cores         int // that can be busy: a bare program run on all of them is the ideal
-	engine        string
-	figures       *figures
+	dir, examples, kernels string
+	native                 programs
+	text                   text
+	burnRounds             int
+	cores                  int // that can be busy: a bare program run on all of them is the ideal
+	engine                 string
+	figures                *figures
 }
 
 // The length of what is long by itself.
@@ -35,10 +35,11 @@ const (
 
 // A workload measures one system in one round.
 type workload struct {
-	name string
-	rare bool // long and steady: a third of the rounds
-	run  func(*bench, context.Context, system, int) error
-	bare func(*bench, context.Context) error // the ideal
+	name   string
+	first  bool // in the first round alone: it is long, and steady by itself
+	others bool // for the others that is so
+	run    func(*bench, context.Context, system, int) error
+	bare   func(*bench, context.Context) error // what needs no system, and may be all there is
 }
 
 func workloads() []workload {
@@ -46,10 +47,23 @@ func workloads() []workload {
 		{name: "latency", run: (*bench).latency},
 		{name: "noop", run: (*bench).noop},
 		{name: "words", run: (*bench).words, bare: (*bench).bareWords},
-		{name: "burn", rare: true, run: (*bench).burn, bare: (*bench).bareBurn},
+		{name: "burn", others: true, run: (*bench).burn, bare: (*bench).bareBurn},
+		{name: "engine", bare: (*bench).bareEngine},
 		{name: "transfer", run: (*bench).transfer, bare: (*bench).bareDisk},
-		{name: "idle", rare: true, run: (*bench).idle},
+		{name: "idle", first: true, run: (*bench).idle},
+		{name: "growth", first: true, run: (*bench).growth},
 	}
+}
+
+// installed are the systems that can be measured here, in the order in which they are.
+func installed() []string {
+	list := []string{"mesh", "nats", "xargs"}
+	for _, s := range []struct{ name, needs string }{{"parallel", "parallel"}, {"gearman", "gearmand"}, {"dask", "dask-scheduler"}} {
+		if _, err := exec.LookPath(s.needs); err == nil {
+			list = append(list, s.name)
+		}
+	}
+	return list
 }
 
 func workloadNames() []string {
@@ -64,7 +78,7 @@ func workloadNames() []string {
 func (b *bench) prepare(ctx context.Context) error {
 	b.cores = min(runtime.NumCPU(), workers)
 	var err error
-	if b.native, err = buildPrograms(ctx, b.examples, b.dir); err != nil {
+	if b.native, err = buildPrograms(ctx, b.examples, b.kernels, b.dir); err != nil {
 		return err
 	}
 	if b.runs("words") {
@@ -94,7 +108,7 @@ func (b *bench) rounds(ctx context.Context) error {
 	var faults []error
 	for round := range b.options.rounds {
 		for _, w := range workloads() {
-			if !b.runs(w.name) || w.rare && round%3 != 0 {
+			if !b.runs(w.name) || w.first && round > 0 {
 				continue
 			}
 			if w.bare != nil {
@@ -102,7 +116,13 @@ func (b *bench) rounds(ctx context.Context) error {
 					return err
 				}
 			}
+			if w.run == nil {
+				continue
+			}
 			for _, s := range b.all() {
+				if w.others && round > 0 && s.name() != "mesh" {
+					continue
+				}
 				note("round %d of %d: %s: %s", round+1, b.options.rounds, w.name, s.name())
 				if err := b.one(ctx, w, s, round); err != nil {
 					faults = append(faults, fmt.Errorf("%s: %s: %w", w.name, s.name(), err))
@@ -127,6 +147,12 @@ func (b *bench) all() []system {
 			list = append(list, queued{&jets{dir: b.dir}, b.native, b.dir})
 		case "xargs":
 			list = append(list, queued{xargs{}, b.native, b.dir})
+		case "parallel":
+			list = append(list, queued{parallel{b.dir}, b.native, b.dir})
+		case "gearman":
+			list = append(list, queued{&gearman{dir: b.dir}, b.native, b.dir})
+		case "dask":
+			list = append(list, queued{&dask{dir: b.dir}, b.native, b.dir})
 		}
 	}
 	return list
@@ -167,7 +193,7 @@ func (b *bench) noop(ctx context.Context, s system, _ int) error {
 		return err
 	}
 	counts := []int{1000, 10000}
-	if b.quick {
+	if b.quick || s.name() == "parallel" { // which takes a minute and a half for 10,000
 		counts = counts[:1]
 	}
 	for _, n := range counts {
@@ -179,6 +205,53 @@ func (b *bench) noop(ctx context.Context, s system, _ int) error {
 		b.figures.add(name, s, r, float64(n)/r.wall.Seconds())
 		b.figures.add(name+" marginal", s, r, float64(n)/(r.wall-one.wall).Seconds())
 		b.figures.add(name+" cpu", s, r, r.cpu*1000/float64(n))
+	}
+	m, ok := s.(*mesh)
+	if !ok {
+		return nil
+	}
+	n := counts[len(counts)-1]
+	r, err := measure(s.daemons(), func() error { return m.indexes(ctx, n) })
+	if err != nil {
+		return err
+	}
+	b.figures.add("index", s, r, float64(n)/r.wall.Seconds())
+	b.figures.add("index cpu", s, r, r.cpu*1000/float64(n))
+	return nil
+}
+
+// growth runs ever larger jobs of no-ops. The rate counts less one no-op, the bytes are those that all peers send.
+func (b *bench) growth(ctx context.Context, s system, _ int) error {
+	m, ok := s.(*mesh)
+	if !ok {
+		return nil
+	}
+	one, err := measure(s.daemons(), func() error { return s.noops(ctx, 1) })
+	if err != nil {
+		return err
+	}
+	counts := []int{1_000, 10_000, 100_000, 1_000_000}
+	if b.quick {
+		counts = counts[:2]
+	}
+	for _, n := range counts {
+		before, err := m.sentByAll(ctx)
+		if err != nil {
+			return err
+		}
+		r, err := measure(s.daemons(), func() error { return s.noops(ctx, n) })
+		if err != nil {
+			return err
+		}
+		after, err := m.sentByAll(ctx)
+		if err != nil {
+			return err
+		}
+		name := "growth " + strconv.Itoa(n)
+		b.figures.add(name, s, r, float64(n)/(r.wall-one.wall).Seconds())
+		b.figures.add(name+" cpu", s, r, r.cpu*1000/float64(n))
+		b.figures.add(name+" bytes", s, r, (after-before)/float64(n))
+		b.figures.add(name+" memory", s, r, largest(s.daemons())/(1<<20))
 	}
 	return nil
 }
@@ -290,7 +363,10 @@ func (b *bench) bareBurn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.dir, "expected-burnt"), bytes.Repeat(one, b.burnTasks()), 0o666)
+	if err := os.WriteFile(filepath.Join(b.dir, "expected-burnt"), bytes.Repeat(one, b.burnTasks()), 0o666); err != nil {
+		return err
+	}
+	return b.localBurn(ctx)
 }
 
 func (b *bench) burn(ctx context.Context, s system, _ int) error {
@@ -304,54 +380,6 @@ func (b *bench) burn(ctx context.Context, s system, _ int) error {
 	}
 	b.figures.add("burn", s, r, r.wall.Seconds())
 	b.figures.add("burn cpu", s, r, r.cpu)
-	return nil
-}
-
-// bareDisk writes a file and waits until it is on the disk, as the import of it has to.
-func (b *bench) bareDisk(context.Context) error {
-	file := filepath.Join(b.dir, "noise")
-	defer os.Remove(file)
-	data := make([]byte, 1<<20)
-	r, err := measure(nil, func() error { return fill(file, data, b.file) })
-	if err != nil {
-		return err
-	}
-	b.figures.addIdeal("import", r, float64(b.file)/1e6/r.wall.Seconds())
-	return nil
-}
-
-// transfer imports a file at one peer and reads it at another. The queues have nothing like it.
-func (b *bench) transfer(ctx context.Context, s system, round int) error {
-	m, ok := s.(*mesh)
-	if !ok {
-		return nil
-	}
-	file := filepath.Join(b.dir, "noise")
-	defer os.Remove(file)
-	if err := noise(file, b.file, uint64(round)); err != nil {
-		return err
-	}
-	var cid string
-	r, err := measure(m.daemons(), func() (err error) { cid, err = m.add(ctx, file); return err })
-	if err != nil {
-		return err
-	}
-	mb, gib := float64(b.file)/1e6, float64(b.file)/(1<<30)
-	b.figures.add("import", s, r, mb/r.wall.Seconds())
-	b.figures.add("import cpu", s, r, r.cpu/gib)
-	got, want := crc32.New(castagnoli), crc32.New(castagnoli)
-	r, err = measure(m.daemons(), func() error { return m.cat(ctx, cid, got) })
-	if err != nil {
-		return err
-	}
-	if err := checksum(file, want); err != nil {
-		return err
-	}
-	if got.Sum32() != want.Sum32() {
-		return errors.New("WRONG BYTES: what was read is not what was added")
-	}
-	b.figures.add("transfer", s, r, mb/r.wall.Seconds())
-	b.figures.add("transfer cpu", s, r, r.cpu/gib)
 	return nil
 }
 

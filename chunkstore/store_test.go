@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs"
@@ -452,4 +454,44 @@ func TestPaths(t *testing.T) {
 	if _, ok := s.Paths(t.Context(), pieces[0].Root, 4); ok {
 		t.Error("a missing chunk has no file")
 	}
+}
+
+// BenchmarkPut is a chunk that is new, BenchmarkPutAgain one that is there: hashed and written, or hashed alone.
+func BenchmarkPut(b *testing.B) {
+	s := testStore(b)
+	data := randomBytes(1, MaxChunk)
+	b.SetBytes(MaxChunk)
+	b.ReportAllocs()
+	var used time.Duration
+	for i := 0; b.Loop(); i++ {
+		binary.LittleEndian.PutUint64(data, uint64(i))
+		began := cpuTime(b)
+		must(s.Put(b.Context(), data))(b)
+		used += cpuTime(b) - began
+	}
+	reportCPU(b, used, MaxChunk)
+}
+
+func BenchmarkPutAgain(b *testing.B) {
+	s := testStore(b)
+	data := randomBytes(1, MaxChunk)
+	b.SetBytes(MaxChunk)
+	b.ReportAllocs()
+	for b.Loop() {
+		must(s.Put(b.Context(), data))(b)
+	}
+}
+
+// BenchmarkGet is a chunk that has been checked before, into a buffer of the caller's.
+func BenchmarkGet(b *testing.B) {
+	s := testStore(b)
+	c := must(s.Put(b.Context(), randomBytes(1, MaxChunk)))(b)
+	buf := make([]byte, MaxChunk)
+	b.SetBytes(MaxChunk)
+	b.ReportAllocs()
+	began := cpuTime(b)
+	for b.Loop() {
+		must(s.GetInto(b.Context(), c, buf))(b)
+	}
+	reportCPU(b, cpuTime(b)-began, MaxChunk)
 }

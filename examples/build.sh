@@ -45,6 +45,9 @@ build examples/index/index.c
 build examples/burn/burn.c
 build examples/wordcount/wordcount.c
 build examples/longcount/longcount.c
+build bench/kernels/nbody.c -lm
+build bench/kernels/mandelbrot.c
+build bench/kernels/sha256.c
 build sandbox/testdata/contract/contract.c -lm
 build sandbox/testdata/autosave/autosave.c
 exit $failed

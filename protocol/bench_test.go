@@ -1,6 +1,7 @@
 package protocol_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/compute-mesh/mesh/protocol"
@@ -84,6 +85,21 @@ func BenchmarkBeat(b *testing.B) {
 		raw, err := protocol.EncodeMessage(m)
 		require.NoError(b, err)
 		_, err = protocol.DecodeMessage(raw)
+		require.NoError(b, err)
+	}
+}
+
+// BenchmarkFrame is a frame of 1 KiB, about a bid or a few records, written and read.
+func BenchmarkFrame(b *testing.B) {
+	var stream bytes.Buffer
+	r := protocol.NewReader(&stream, protocol.MaxMessage)
+	defer r.Close()
+	body := make([]byte, 1<<10)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		require.NoError(b, protocol.WriteFrame(&stream, body))
+		_, err := r.ReadFrame()
 		require.NoError(b, err)
 	}
 }
