@@ -111,6 +111,9 @@ func (c *cli) whyCommand() *cobra.Command {
 			for _, r := range w.Reasons {
 				fmt.Fprintln(c.out, inline(r))
 			}
+			if len(w.Reasons) == 0 {
+				fmt.Fprintf(c.out, "%s: it waits for nothing\n", inline(string(w.State)))
+			}
 			return nil
 		},
 	}

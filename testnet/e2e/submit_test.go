@@ -184,6 +184,9 @@ func TestWhereResultsGo(t *testing.T) {
 	if got := p.ok(t, "get", job, "-o", "-"); got != "0\n1\n2\n" {
 		t.Errorf("mesh get: %q", got)
 	}
+	if got := p.ok(t, "why", job); got != "done: it waits for nothing\n" {
+		t.Errorf("mesh why: %q", got)
+	}
 }
 
 // What a failed task is, is told: by status, log and exit status, and as --keep-going,
