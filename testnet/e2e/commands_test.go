@@ -36,7 +36,7 @@ func (p peer) begin(t *testing.T, args ...string) *interactive {
 	if err := i.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop := time.AfterFunc(patience, func() { i.cmd.Process.Kill() }) // ends every read, too
+	stop := time.AfterFunc(size(patience, 10*patience), func() { i.cmd.Process.Kill() }) // ends every read, too
 	t.Cleanup(func() { stop.Stop(); i.cmd.Process.Kill(); i.cmd.Wait() })
 	return i
 }

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// patience bounds every wait; only a fault reaches it.
+	// patience bounds every wait; only a fault reaches it. A command may wait longer for a scenario at its full size.
 	patience = 3 * time.Minute
 	// pollTime is how often a condition is looked at.
 	pollTime = 20 * time.Millisecond
@@ -63,7 +63,7 @@ func (p peer) run(t *testing.T, args ...string) result {
 // runWith is run with a standard input.
 func (p peer) runWith(t *testing.T, in io.Reader, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience) // a cleanup types commands, too
+	ctx, cancel := context.WithTimeout(context.Background(), size(patience, 10*patience)) // a cleanup types commands, too
 	defer cancel()
 	cmd := p.command(ctx, args...)
 	var out, errs bytes.Buffer
