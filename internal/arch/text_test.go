@@ -132,6 +132,35 @@ func texts(t *testing.T, f func(name string, text []byte)) {
 	}
 }
 
+// named are the tests and the scripts that a document names.
+var named = regexp.MustCompile("`((?:Test|Fuzz)\\w+|[a-z/]+/testdata/\\w+\\.txt)`")
+
+// TestGuaranteesNameTheirTests: a promise whose test has gone, or was renamed, is a promise that nobody keeps.
+func TestGuaranteesNameTheirTests(t *testing.T) {
+	there := map[string]bool{}
+	for _, f := range sources(t) {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test && fn.Recv == nil {
+				there[fn.Name.Name] = true
+			}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := named.FindAllSubmatch(text, -1)
+	for _, m := range found {
+		name := string(m[1])
+		if _, err := os.Stat(filepath.Join("..", "..", name)); !there[name] && err != nil {
+			t.Errorf("docs/guarantees.md names %s, which is not there", name)
+		}
+	}
+	if len(found) < 50 {
+		t.Errorf("docs/guarantees.md names %d tests alone", len(found))
+	}
+}
+
 // somebodysMachine is a path that exists on one machine only.
 var somebodysMachine = regexp.MustCompile(`(?m)(?:^|[\s"'=(])(/(?:home|Users|root|work|mnt)/[\w.-]{2,})`)
 
