@@ -10,6 +10,8 @@ import (
 var (
 	// ErrOtherMesh: the peer was reached, but is not of this mesh. The error is an *OtherMeshError.
 	ErrOtherMesh = errors.New("peer of another mesh")
+	// ErrOtherVersion: the peer is of this mesh, and speaks another version of its protocols. The error is an *OtherVersionError.
+	ErrOtherVersion = errors.New("peer of another version")
 	// ErrKeyType: the peer's identity is not an Ed25519 key.
 	ErrKeyType = errors.New("peer ID is not that of an Ed25519 key")
 	// ErrSelf: the peer is this one.
@@ -36,3 +38,17 @@ func (e *OtherMeshError) Error() string {
 
 // Is makes errors.Is(err, ErrOtherMesh) hold.
 func (e *OtherMeshError) Is(target error) bool { return target == ErrOtherMesh }
+
+// OtherVersionError says what version of a protocol a peer of this mesh speaks.
+type OtherVersionError struct {
+	Peer         peer.ID
+	Protocol     string // swarm, query ...
+	Theirs, Ours string
+}
+
+func (e *OtherVersionError) Error() string {
+	return fmt.Sprintf("dht: peer %s speaks version %.20q of the %s protocol, this meshd version %s: upgrade the older of the two", e.Peer, e.Theirs, e.Protocol, e.Ours)
+}
+
+// Is makes errors.Is(err, ErrOtherVersion) hold.
+func (e *OtherVersionError) Is(target error) bool { return target == ErrOtherVersion }

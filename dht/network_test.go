@@ -313,6 +313,27 @@ func TestPeerOfAnotherMeshIsRefusedWithAClearErrorAtBothEnds(t *testing.T) {
 	}
 }
 
+// A peer of this mesh that speaks only another version of a protocol is refused, with both versions named; one that speaks both is a peer.
+func TestPeerOfAnotherVersionIsRefusedByName(t *testing.T) {
+	const v1, v2 = "/mesh/test/swarm/1.0.0", "/mesh/test/swarm/2.0.0"
+	ignore := func(s network.Stream) { _ = s.Reset() }
+	h := new(heard)
+	old, newer, both := start(t, onLoopbackOnly(t, h)), start(t, onLoopbackOnly(t, new(heard))), start(t, onLoopbackOnly(t, new(heard)))
+	old.Host().SetStreamHandler(v1, ignore)
+	newer.Host().SetStreamHandler(v2, ignore)
+	both.Host().SetStreamHandler(v1, ignore)
+	both.Host().SetStreamHandler(v2, ignore)
+	for _, n := range []*Network{newer, both} {
+		if err := n.Connect(t.Context(), addrInfo(old)); n == both && err != nil {
+			t.Errorf("a peer of both versions: %v", err)
+		} else if n == newer && (!errors.Is(err, ErrOtherVersion) || !strings.Contains(err.Error(), "version \"1.0.0\" of the swarm protocol, this meshd version 2.0.0")) {
+			t.Errorf("a peer of another version: %v", err)
+		}
+	}
+	eventually(t, "the other end says so, too", func() bool { return strings.Contains(h.logged(), `version \"2.0.0\" of the swarm protocol`) })
+	eventually(t, "one peer is left", func() bool { return old.Stats().Peers == 1 && newer.Stats().Peers == 0 })
+}
+
 func TestPeerThatComesBackUnderAnotherMeshNameIsAPeerNoMore(t *testing.T) {
 	h := new(heard)
 	n := start(t, onLoopbackOnly(t, h))

@@ -108,16 +108,19 @@ func (s *presence) identified(p peer.ID) {
 	}
 	s.gone(p) // it may have been of this mesh before it was started anew
 	var stranger *OtherMeshError
-	if errors.As(err, &stranger) && (stranger.Mesh != "" || !s.isGuest(p)) {
+	if errors.Is(err, ErrOtherVersion) || errors.As(err, &stranger) && (stranger.Mesh != "" || !s.isGuest(p)) {
 		s.dismiss(p, err)
 	}
 }
 
-// recognise returns nil for a peer of this mesh, else an *OtherMeshError. Identify must have ended.
+// recognise returns nil for a peer of this mesh, else an *OtherMeshError or *OtherVersionError. Identify must have ended.
 func (s *presence) recognise(p peer.ID) error {
 	protocols, err := s.host.Peerstore().GetProtocols(p)
 	if err != nil {
 		return fmt.Errorf("dht: protocols of peer %s: %w", p, err)
+	}
+	if err := s.otherVersion(p, protocols); err != nil {
+		return err
 	}
 	stranger := &OtherMeshError{Peer: p, Agent: agentOf(s.host, p)}
 	for _, proto := range protocols {
@@ -130,6 +133,27 @@ func (s *presence) recognise(p peer.ID) error {
 		}
 	}
 	return stranger
+}
+
+// otherVersion is an *OtherVersionError where a peer of this mesh speaks one of this host's protocols in other versions alone. A
+// protocol that it does not speak at all says nothing: it may only just have started.
+func (s *presence) otherVersion(p peer.ID, theirs []protocol.ID) error {
+	ours := map[string]protocol.ID{} // by what comes before the version
+	shared := map[string]bool{}
+	for _, own := range s.host.Mux().Protocols() {
+		if at := strings.LastIndexByte(string(own), '/') + 1; meshOf(own) == s.mesh {
+			ours[string(own[:at])] = own
+			shared[string(own[:at])] = shared[string(own[:at])] || slices.Contains(theirs, own)
+		}
+	}
+	for _, other := range theirs {
+		at := strings.LastIndexByte(string(other), '/') + 1
+		if own, known := ours[string(other[:at])]; known && !shared[string(other[:at])] {
+			name := strings.TrimSuffix(string(other[:at]), "/")
+			return &OtherVersionError{Peer: p, Protocol: name[strings.LastIndexByte(name, '/')+1:], Theirs: string(other[at:]), Ours: string(own[at:])}
+		}
+	}
+	return nil
 }
 
 // meshOf is the mesh's name in a protocol ID /mesh/NAME/WHAT/VERSION, or nothing: /mesh/WHAT/VERSION is the same in
@@ -208,7 +232,7 @@ func (s *presence) dismiss(p peer.ID, why error) {
 	if s.leaving[p] != nil || s.closed {
 		return
 	}
-	s.log.Warn("disconnecting from a peer that is not of this mesh", "peer", p, "error", why)
+	s.log.Warn("disconnecting from a peer that is not of this mesh and version", "peer", p, "error", why)
 	s.leaving[p] = time.AfterFunc(strangerGrace, func() {
 		s.mu.Lock()
 		delete(s.leaving, p)

@@ -57,6 +57,7 @@ var kinds = []struct {
 	{dht.ErrSelf, api.KindInvalid, ""},
 	{dht.ErrKeyType, api.KindInvalid, ""},
 	{dht.ErrOtherMesh, api.KindConflict, ""},
+	{dht.ErrOtherVersion, api.KindConflict, ""},
 }
 
 // explain gives an error its kind for the user.
