@@ -85,7 +85,7 @@ func (c *content) getter(ctx context.Context, from source) job.Getter {
 
 // fetch returns when the files and chunks under roots are here as a whole. They are not pinned.
 func (c *content) fetch(ctx context.Context, roots []cid.Cid, from source) error {
-	roots = slices.DeleteFunc(slices.Clone(roots), c.whole)
+	roots = slices.DeleteFunc(slices.Clone(roots), func(root cid.Cid) bool { return c.whole(ctx, root) })
 	if len(roots) == 0 {
 		return nil
 	}
@@ -97,9 +97,9 @@ func (c *content) fetch(ctx context.Context, roots []cid.Cid, from source) error
 	return c.exchange.FetchDAG(ctx, roots, holders, opts)
 }
 
-// whole tells cheaply that a root is here and has nothing below it.
-func (c *content) whole(root cid.Cid) bool {
-	return root.Type() != cid.DagProtobuf && c.store.Has(root)
+// whole tells cheaply that a root is here and right, and has nothing below it. A chunk from before the start is read once: it may be damaged.
+func (c *content) whole(ctx context.Context, root cid.Cid) bool {
+	return root.Type() != cid.DagProtobuf && c.store.Has(root) && c.store.Verify(ctx, root) == nil
 }
 
 // find names further holders: who provides the job, which its keepers do, or the root itself; then everybody near.
