@@ -31,8 +31,7 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// It also joins, keeps and forwards records that nothing here signs so far: Unkeep. A Keep
-// is for all chunk groups of the job or, of a last survivor, for the ledger alone.
+// A Keep is for all chunk groups of the job or, of a last survivor, for the ledger alone.
 //
 // # Use
 //
@@ -151,7 +150,7 @@
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
 // store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
-// more; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
+// more; unkeep.go takes Keeps back; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
 // to whom and when; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //

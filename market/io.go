@@ -101,8 +101,11 @@ type DiedTask struct {
 }
 
 // Leaving makes the machine hand back what it holds and take nothing new: meshd is
-// going down. Runs are stopped; results that are finished still go to the keepers.
-type Leaving struct{}
+// going down. Runs are stopped; results that are finished still go to the keepers, and a
+// job that only this peer keeps to another.
+type Leaving struct {
+	ForGood bool // it will not be back soon: it also takes its Keeps back
+}
 
 // Tick is the passing of time: due when the instant of Effects.Wake has come.
 type Tick struct{}

@@ -98,8 +98,12 @@ func (s *swarm) inviteTick() {
 		return
 	}
 	s.settleAccepted()
-	live := s.live()
+	live := s.liveFull()
 	need := s.wanted() - len(live)
+	if len(live) == 0 {
+		live = s.live() // survivors, who look for the chunks
+		need = s.wanted() - len(live)
+	}
 	if need <= 0 {
 		s.invite.few = never
 		return
@@ -108,13 +112,13 @@ func (s *swarm) inviteTick() {
 		s.invite.few = now
 	}
 	first := ranked("invite", s.id, 0, live)[0]
-	if sub := s.manifest().Submitter; sub == s.m.self || s.m.up[sub] {
+	if sub := s.manifest().Submitter; (sub == s.m.self || s.m.up[sub]) && !s.hasLeft(sub) {
 		first = sub // it is a keeper from the start, whether its Keep has come here or not
 	}
 	if first != s.m.self {
 		return
 	}
-	if s.invite.accepted && now < s.invite.few+s.m.cfg.Hysteresis {
+	if s.invite.accepted && !s.m.leaving && now < s.invite.few+s.m.cfg.Hysteresis {
 		s.wakeAt(s.invite.few + s.m.cfg.Hysteresis)
 		return
 	}
@@ -143,7 +147,7 @@ func (s *swarm) inviteTick() {
 func (s *swarm) candidates() []protocol.PeerID {
 	var list []protocol.PeerID
 	for _, p := range sortedKeys(s.m.up) {
-		if _, asked := s.invite.asked[p]; asked || s.ledger.keepOf(p) != nil {
+		if _, asked := s.invite.asked[p]; asked || s.full(p) {
 			continue
 		}
 		if until, refused := s.invite.refused[p]; refused && s.m.now.Mono < until {
@@ -158,6 +162,10 @@ func (s *swarm) candidates() []protocol.PeerID {
 
 // keepRequest is an invitation to keep a job.
 func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
+	if q.Leaving {
+		m.answerLeaver(from, q)
+		return
+	}
 	if s := m.swarms[q.Job]; s != nil {
 		if s.keep != nil {
 			s.brief(from) // who invites may know less than we do
@@ -235,6 +243,10 @@ func (s *swarm) stillFetching() {
 
 // keepAnswer hears of a candidate.
 func (s *swarm) keepAnswer(from protocol.PeerID, a *protocol.KeepAnswer) {
+	if a.Holds {
+		s.confirmed(from)
+		return
+	}
 	if _, asked := s.invite.asked[from]; !asked {
 		return
 	}

@@ -9,10 +9,12 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// leave hands back everything: meshd is going down. What is finished is put into pages;
-// the driver waits for Busy to say no, or for its own patience.
-func (m *Machine) leave() {
-	m.leaving = true
+// leave hands back everything: meshd is going down. What is finished is put into pages,
+// what only this peer keeps is given to another; the driver waits for Busy to say no, or for
+// its own patience.
+func (m *Machine) leave(forGood bool) {
+	m.leaving, m.forGood = true, m.forGood || forGood
+	m.partAt = m.now.Mono
 	for _, s := range slices.Clone(m.order) {
 		s.refuseAll()
 		for _, sh := range s.shares {
@@ -31,11 +33,15 @@ func (m *Machine) leave() {
 	}
 }
 
+// Handed is how many ranges this peer handed back when it began to leave.
+func (m *Machine) Handed() int { return m.handed }
+
 // releaseLeft gives back the tasks of a holding that have no result here.
 func (s *swarm) releaseLeft(sh *share, h holding) {
 	lo := h.rng.Lo
 	give := func(hi protocol.TaskIndex) {
 		if lo < hi {
+			s.m.handed++
 			s.sign(&protocol.Segment{
 				StageRef: sh.st.ref, Life: h.life, Range: protocol.Range{Lo: lo, Hi: hi}, Epoch: h.epoch + 1,
 				Cause: protocol.CauseRelease, Replaced: s.m.self,
@@ -51,10 +57,16 @@ func (s *swarm) releaseLeft(sh *share, h holding) {
 	give(h.rng.Hi)
 }
 
-// Busy tells whether results of this peer still wait for receipts, or runs for their end.
+// Busy tells whether results of this peer still wait for receipts, runs for their end, or
+// jobs for another keeper.
 func (m *Machine) Busy() bool {
 	if len(m.runs) > 0 {
 		return true
+	}
+	for _, id := range sortedKeys(m.swarms) {
+		if m.swarms[id].pushing() {
+			return true
+		}
 	}
 	for _, s := range m.order {
 		for _, sh := range s.shares {
@@ -179,6 +191,7 @@ func (m *Machine) sweep() {
 			m.retire(s)
 		default:
 			s.inviteTick() // results have their replicas until they go
+			s.surplusTick()
 			s.lostTick()
 			s.orderTick()
 			s.agreeTick()

@@ -44,6 +44,9 @@ type Machine struct {
 	paces    map[string]*pace         // by program
 	room     bool                     // runs ended since the last schedule
 	leaving  bool                     // hands back, takes nothing
+	forGood  bool                     // and will not be back soon
+	handed   int                      // ranges handed back by that
+	partAt   time.Duration            // when it looks next where it is the only keeper
 	finals   map[protocol.JobID]final // jobs that were let go of
 	sweepAt  time.Duration
 
@@ -121,7 +124,7 @@ func (m *Machine) step(in Input) error {
 			m.died(t)
 		}
 	case Leaving:
-		m.leave()
+		m.leave(in.ForGood)
 	case Tick:
 	default:
 		return fmt.Errorf("market: input %T: unknown", in)
@@ -159,6 +162,9 @@ func (m *Machine) wake() time.Duration {
 	if len(m.swarms) > len(m.order) || len(m.finals) > 0 {
 		at = min(at, m.sweepAt)
 	}
+	if m.leaving {
+		at = min(at, m.partAt)
+	}
 	if at == never {
 		return 0
 	}
@@ -176,6 +182,7 @@ func (m *Machine) tick() {
 		m.askForJobs()
 	}
 	m.sweep()
+	m.partTick()
 }
 
 func (m *Machine) send(to protocol.PeerID, msg protocol.Message) {

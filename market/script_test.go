@@ -33,7 +33,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	end P task=I, fail P task=I, release P task=I [missing]    [stage=S]
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
-//	crash P, start P, gap P, leave P, full P (has no room to keep a job), rot P (its blocks are gone)
+//	crash P, start P, gap P, leave P [forgood], full P (has no room to keep a job), rot P (its blocks are gone)
 //	died P task=I,J... [alone]       after a start: they were running here when P crashed
 //	checkpoint P task=I number=K [stage=S]   a running task has made its K-th
 //	cancel P, remove P, retry P, pause P, resume P     orders of the owner
@@ -335,7 +335,7 @@ func (w *script) work(command string, l *line) bool {
 		w.step(p, in)
 		return true
 	case "leave":
-		w.step(p, Leaving{})
+		w.step(p, Leaving{ForGood: l.has("forgood")})
 		w.print("%s: busy %v", p.name, p.m.Busy())
 		return true
 	case "checkpoint":

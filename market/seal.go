@@ -206,7 +206,7 @@ func (s *swarm) sealBlock(k sealKey, st *stage) {
 				s.pageGone(page)
 			}
 			got, err := protocol.DecodePage(page, f.Data)
-			if f.Err != nil || err != nil || st != s.ledger.stages[k.stage] || st.sealOf(0, k.name.number) != nil || !s.running() {
+			if f.Err != nil || err != nil || st != s.ledger.stages[k.stage] || st.sealOf(0, k.name.number) != nil || !s.running() || s.keep == nil {
 				delete(s.sealer.doing, k)
 				s.sealer.ready[k] = s.m.now.Mono + s.m.cfg.Step
 				return

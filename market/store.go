@@ -156,6 +156,10 @@ func (s *swarm) receiptRequest(from protocol.PeerID, q *protocol.ReceiptRequest)
 		return nil
 	}
 	done := func() {
+		if s.keep == nil {
+			refuse("not a keeper of this job any more")
+			return
+		}
 		s.m.out.Blocks = append(s.m.out.Blocks, job.Block{CID: q.Page, Data: q.Bytes})
 		s.storedHere(q.Page, q.StageRef, q.Range)
 		s.answerReceipt(from, q)

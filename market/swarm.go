@@ -32,6 +32,7 @@ type swarm struct {
 	adopts  []adoption
 	watch   watchState
 	invite  inviteState
+	out     outState
 	store   storeState
 	sealer  sealState
 	heard   []protocol.PeerID // keepers by announcement, while the ledger names none
@@ -59,6 +60,7 @@ func newSwarm(m *Machine, j *job.Signed) *swarm {
 	}
 	s.watch.init()
 	s.invite.init()
+	s.out.init()
 	s.store.init()
 	s.sealer.init()
 	s.spread = m.now.Mono + m.jitter(m.cfg.Reannounce)
@@ -133,6 +135,7 @@ func (s *swarm) tick() {
 	s.orphanTick()
 	s.orderTick()
 	s.inviteTick()
+	s.surplusTick()
 	s.storeTick()
 	s.lostTick()
 	s.sealTick()
@@ -163,6 +166,8 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	switch b := rec.Body.(type) {
 	case *protocol.Keep:
 		s.keepLearned(rec)
+	case *protocol.Unkeep:
+		s.unkeepLearned(rec)
 	case *protocol.Segment:
 		s.segmentLearned(b)
 	case *protocol.Done:

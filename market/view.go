@@ -16,6 +16,7 @@ type View struct {
 	State    protocol.JobState
 	Reason   string // why it failed, or why it does not go on; empty when all is well
 	Keeper   bool   // this peer keeps the job: the counts are the ledger's
+	Going    bool   // this peer has taken its Keep back; its chunks stay until others have said that they hold them
 	Accepted bool   // every chunk group has its replicas: durable without this peer
 	Keepers  []protocol.PeerID
 	Live     []protocol.PeerID // keepers that are not known to be out of reach
@@ -113,7 +114,7 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 		return View{}, false
 	}
 	v := View{
-		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Accepted: s.invite.accepted,
+		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Going: s.out.going, Accepted: s.invite.accepted,
 		Keepers: s.ledger.keepers(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
 		Started: s.started, Ended: s.ended,
 	}

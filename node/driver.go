@@ -47,6 +47,8 @@ type machine interface {
 	Records(protocol.JobID) []protocol.Record
 	Entries() []market.Entry
 	Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid
+	Busy() bool
+	Handed() int
 }
 
 // outlets are what effects go to. Their methods are called on the loop, and must not wait for anything that waits for

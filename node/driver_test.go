@@ -46,6 +46,8 @@ func (m *scripted) View(protocol.JobID) (v market.View, b bool) { return }
 func (m *scripted) Jobs() []protocol.JobID                      { return nil }
 func (m *scripted) Announced() []protocol.Announcement          { return nil }
 func (m *scripted) Records(protocol.JobID) []protocol.Record    { return nil }
+func (m *scripted) Busy() bool                                  { return false }
+func (m *scripted) Handed() int                                 { return 0 }
 func (m *scripted) Pages(protocol.JobID, protocol.StageIndex, protocol.TaskIndex) []cid.Cid {
 	return nil
 }

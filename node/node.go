@@ -257,9 +257,9 @@ func (n *Node) closeWork(ctx context.Context) {
 		}
 		return
 	}
+	n.leave(ctx)
 	polite, cancel := context.WithTimeout(ctx, flushGrace)
 	defer cancel()
-	n.leave(polite)
 	n.runner.close()
 	n.fetcher.close()
 	n.driver.close()
@@ -271,11 +271,33 @@ func (n *Node) closeWork(ctx context.Context) {
 
 // leave hands back what this peer holds. That it can't, because it has failed or never started, is no error here.
 func (n *Node) leave(ctx context.Context) {
-	if !n.driver.started.Load() {
+	if !n.driver.started.Load() || n.draining.Load() {
 		return
 	}
 	if err := n.driver.settle(ctx, market.Leaving{}); err != nil {
 		n.log.Debug("ranges not handed back", "error", err)
+		return
+	}
+	n.parted(ctx)
+}
+
+// parted returns when nothing is left that only this peer has, and no finished result waits for a keeper; or when the
+// context ends, or leaveGrace.
+func (n *Node) parted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
+	defer cancel()
+	look := time.NewTicker(leaveGrace / 400)
+	defer look.Stop()
+	for {
+		busy := false
+		if err := n.driver.ask(ctx, func(m machine) { busy = m.Busy() }); err != nil || !busy {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -309,6 +331,9 @@ func (n *Node) closeDisk() (err error) {
 }
 
 const (
+	// leaveGrace is how long a peer that ends sees to it that others have what only it has: with flushGrace it is out
+	// within 10 s.
+	leaveGrace = 8 * time.Second
 	// flushGrace is how long messages that wait at Close have to get out.
 	flushGrace = 2 * time.Second
 	// houseEvery is how often keepHouse looks; pins that no commit has made durable wait no longer.
@@ -372,9 +397,10 @@ func (n *Node) needed(id protocol.JobID, now time.Time) (bool, error) {
 		return false, err
 	}
 	var m *job.Manifest
+	going := false
 	if err := n.driver.ask(n.ctx, func(o machine) {
 		if v, ok := o.View(id); ok {
-			m = &v.Job.Manifest
+			m, going = &v.Job.Manifest, v.Going
 		}
 	}); err != nil || m == nil {
 		return false, err
@@ -389,5 +415,5 @@ func (n *Node) needed(id protocol.JobID, now time.Time) (bool, error) {
 	if end.Before(m.Created) { // it is dated by another peer's clock
 		end = m.Created
 	}
-	return r.Keeper && now.Before(end.Add(m.Retention)), nil
+	return (r.Keeper || going) && now.Before(end.Add(m.Retention)), nil
 }

@@ -219,11 +219,15 @@ func (b *backend) Drain(ctx context.Context) (api.Drained, error) {
 		return api.Drained{}, api.Errorf(api.KindConflict, "this peer is draining already")
 	}
 	n.log.Info("draining: no new work")
-	err := n.driver.settle(ctx, market.Leaving{})
+	before := n.exchange.Stats().Total.ChunksOut
+	err := n.driver.settle(ctx, market.Leaving{ForGood: true})
+	n.parted(ctx)
 	n.runner.close()
 	n.swarm.flush(ctx)
+	d := api.Drained{Chunks: uint64(n.exchange.Stats().Total.ChunksOut - before)}
+	_ = n.driver.ask(ctx, func(m machine) { d.Ranges = uint64(m.Handed()) })
 	time.AfterFunc(drainGrace, func() { n.fail(nil) })
-	return api.Drained{}, explain(err)
+	return d, explain(err)
 }
 
 // drainGrace is how long the answer to a drain has to reach its client.

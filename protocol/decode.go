@@ -124,11 +124,11 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 	case fieldKeepRequest:
 		var w pb.KeepRequest
 		r.message(b, &w)
-		m = &KeepRequest{Job: JobID(w.Job), Groups: GroupSet(w.Groups)}
+		m = &KeepRequest{Job: JobID(w.Job), Groups: GroupSet(w.Groups), Leaving: w.Leaving}
 	case fieldKeepAnswer:
 		var w pb.KeepAnswer
 		r.message(b, &w)
-		m = &KeepAnswer{Job: JobID(w.Job), Accepted: w.Accepted, Reason: w.Reason}
+		m = &KeepAnswer{Job: JobID(w.Job), Accepted: w.Accepted, Reason: w.Reason, Holds: w.Holds}
 	case fieldReceiptRequest:
 		var w pb.ReceiptRequest
 		r.message(b, &w)

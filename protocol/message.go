@@ -130,10 +130,12 @@ type Beat struct {
 	Trouble  string // why it last gave a task back that it could not run; at most MaxDetail bytes
 }
 
-// KeepRequest invites a peer to keep a job.
+// KeepRequest invites a peer to keep a job or, of one that has taken its Keep back, asks a
+// keeper whether it may let go of the chunks.
 type KeepRequest struct {
-	Job    JobID
-	Groups GroupSet
+	Job     JobID
+	Groups  GroupSet
+	Leaving bool // it is no invitation
 }
 
 // KeepAnswer says that the invited peer is at it, or why it will not. An accepted
@@ -142,6 +144,7 @@ type KeepAnswer struct {
 	Job      JobID
 	Accepted bool
 	Reason   string // for people, at most MaxDetail bytes
+	Holds    bool   // to who leaves: the sender keeps the groups and has, durable, all that is to be kept with them
 }
 
 // ReceiptRequest asks a keeper to store a page and the outputs that it names.

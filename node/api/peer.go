@@ -88,5 +88,5 @@ type Version struct {
 // Drained is what a drain handed back.
 type Drained struct {
 	Ranges uint64 `json:"ranges"`
-	Chunks uint64 `json:"chunks"` // sole copies that were pushed
+	Chunks uint64 `json:"chunks"` // given to others meanwhile: what only this peer had among them
 }

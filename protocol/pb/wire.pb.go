@@ -2839,6 +2839,7 @@ type KeepRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Groups        uint64                 `protobuf:"fixed64,2,opt,name=groups,proto3" json:"groups,omitempty"`
+	Leaving       bool                   `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2887,11 +2888,19 @@ func (x *KeepRequest) GetGroups() uint64 {
 	return 0
 }
 
+func (x *KeepRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 type KeepAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Holds         bool                   `protobuf:"varint,4,opt,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2945,6 +2954,13 @@ func (x *KeepAnswer) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *KeepAnswer) GetHolds() bool {
+	if x != nil {
+		return x.Holds
+	}
+	return false
 }
 
 type ReceiptRequest struct {
@@ -3813,15 +3829,17 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\v2\x11.mesh.v1.SequenceR\bsequence\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\fR\x03job\x12!\n" +
 	"\x04work\x18\x03 \x03(\v2\r.mesh.v1.WorkR\x04work\x12\x18\n" +
-	"\atrouble\x18\x04 \x01(\tR\atrouble\"7\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\"Q\n" +
 	"\vKeepRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
-	"\x06groups\x18\x02 \x01(\x06R\x06groups\"R\n" +
+	"\x06groups\x18\x02 \x01(\x06R\x06groups\x12\x18\n" +
+	"\aleaving\x18\x03 \x01(\bR\aleaving\"h\n" +
 	"\n" +
 	"KeepAnswer\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa9\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05holds\x18\x04 \x01(\bR\x05holds\"\xa9\x01\n" +
 	"\x0eReceiptRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12'\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x12\n" +

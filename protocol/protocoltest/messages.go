@@ -96,11 +96,11 @@ func beat(t *rapid.T, job protocol.JobID) protocol.Message {
 }
 
 func keepRequest(t *rapid.T, job protocol.JobID) protocol.Message {
-	return &protocol.KeepRequest{Job: job, Groups: groups(t)}
+	return &protocol.KeepRequest{Job: job, Groups: groups(t), Leaving: rapid.Bool().Draw(t, "leaving")}
 }
 
 func keepAnswer(t *rapid.T, job protocol.JobID) protocol.Message {
-	return &protocol.KeepAnswer{Job: job, Accepted: rapid.Bool().Draw(t, "accepted"), Reason: text(t)}
+	return &protocol.KeepAnswer{Job: job, Accepted: rapid.Bool().Draw(t, "accepted"), Reason: text(t), Holds: rapid.Bool().Draw(t, "holds")}
 }
 
 func receiptRequest(t *rapid.T, _ protocol.JobID) protocol.Message {

@@ -212,6 +212,38 @@ func TestResultsLost(t *testing.T) {
 	}
 }
 
+// TestSurplusKeepers parts a mesh for so long that each side finds keepers of its own. Once it
+// is one again, those that are too many leave, and their chunks go: four copies stay.
+func TestSurplusKeepers(t *testing.T) {
+	for seed := uint64(62); seed < 65; seed++ {
+		w := New(lan(seed, 10))
+		w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return 5 * time.Second }
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.Replicas = 200, 3 })
+		accepted(t, w, id)
+		w.Partition(func(i int) int { return i % 2 })
+		w.Run(w.now+70*time.Second, nil)
+		if n := len(w.keepers(id)); n < 5 {
+			t.Fatalf("%d keepers while the mesh is apart", n)
+		}
+		w.Partition(nil)
+		endsWell(t, w, id, 10*time.Minute)
+		w.Run(w.now+5*time.Minute, nil)
+		v, _ := w.jobPeer(id).View(id)
+		if len(v.Keepers) != 4 {
+			t.Errorf("%d keepers, want 4", len(v.Keepers))
+		}
+		copies := 0
+		for _, p := range w.Peers {
+			if p.disk.pins[id][v.Stages[0].Top.KeyString()] {
+				copies++
+			}
+		}
+		if copies != 4 {
+			t.Errorf("%d copies of the results, want 4", copies)
+		}
+	}
+}
+
 // TestTwoSeals has both sides of a partition seal the same block.
 func TestTwoSeals(t *testing.T) {
 	for seed := uint64(46); seed < 50; seed++ {
