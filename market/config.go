@@ -71,6 +71,8 @@ type Config struct {
 	Exchange time.Duration
 	// Listen bounds how long a peer listens after a start or a gap.
 	Listen time.Duration
+	// Idle is how long a holder may show no progress, at least, before its range is released.
+	Idle time.Duration
 	// Lost is how long nobody may serve results before their tasks run again.
 	Lost time.Duration
 	// Orphan is how long a member may reach no keeper before it becomes one, and how long a
@@ -94,7 +96,7 @@ func DefaultConfig() Config {
 		PageTime: 200 * time.Millisecond, PageGap: 50 * time.Millisecond, PageMax: time.Minute, Lead: 20 * time.Millisecond,
 		NewsBurst: 64, NewsTime: 500 * time.Millisecond, StoredTime: 10 * time.Second,
 		KeepWait: 5 * time.Second, Hysteresis: 30 * time.Second,
-		Exchange: 2 * time.Second, Listen: 30 * time.Second, Lost: 10 * time.Minute, Orphan: time.Minute,
+		Exchange: 2 * time.Second, Listen: 30 * time.Second, Idle: time.Minute, Lost: 10 * time.Minute, Orphan: time.Minute,
 		Reannounce: time.Minute, Poll: 15 * time.Second,
 	}
 }
@@ -120,7 +122,7 @@ func (c *Config) Validate() error {
 		{"ReceiptWait", c.ReceiptWait}, {"Beat", c.Beat}, {"Opinion", c.Opinion}, {"Step", c.Step},
 		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"PageTime", c.PageTime},
 		{"PageMax", c.PageMax}, {"NewsTime", c.NewsTime}, {"StoredTime", c.StoredTime},
-		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen}, {"Lost", c.Lost},
+		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen}, {"Idle", c.Idle}, {"Lost", c.Lost},
 		{"Orphan", c.Orphan}, {"Reannounce", c.Reannounce}, {"Poll", c.Poll},
 	} {
 		bad(d.d > 0, d.name, "more than 0")

@@ -204,6 +204,7 @@
 //	Lead           work queued ahead of a slot
 //	ReceiptWait    a page waits for more than one receipt
 //	KeepWait       an invited keeper, or one asked for a receipt, is silent; then the next
+//	Idle           a holder shows no progress, at least; then it is released
 //	Lost           nobody serves results; then their tasks run again
 //	Orphan         a member reaches no keeper, until it becomes one; a task that may kill its host waits
 //	               for its holder's word, once that is gone

@@ -24,7 +24,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //
 //	peers N [slots=S]                the next peers of a, b, c ..., not connected
 //	up P Q | up all, down P Q        connections come and go
-//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [keep=D] [mesh=M]
+//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [timeout=D] [keep=D] [mesh=M]
 //	gossip                           announcements reach the neighbours; nogossip: nobody
 //	deliver|drop [from=P] [to=P] [kind=K]   the messages on their way; deliver all: until there are none
 //	again [from=P] [to=P] [kind=K]   the last such message that was sent comes once more
@@ -222,6 +222,9 @@ func (w *script) submit(l *line) {
 	j := testJob(w, uint64(l.number("tasks", 0)), func(s *job.Spec) {
 		s.Submitter, s.Nonce[1] = p.cfg.Signer.ID(), byte(len(w.jobs))
 		s.Replicas, s.Retries, s.KeepGoing = l.number("replicas", 0), l.number("retries", 3), l.has("keepgoing")
+		if l.named["timeout"] != "" {
+			s.Limits.Timeout = l.duration(l.named["timeout"])
+		}
 		if l.named["keep"] != "" {
 			s.Retention = l.duration(l.named["keep"])
 		}

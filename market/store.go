@@ -221,6 +221,7 @@ func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 	}
 	s.credit[rec.Signer] += b.Range.Len()
 	s.moved = s.m.now.Mono
+	s.did(rec.Signer)
 	if s.keep != nil {
 		s.wantPage(rec, b, 2*s.m.cfg.Gather)
 	}

@@ -175,6 +175,7 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	case *protocol.Seal:
 		s.sealLearned(rec, b)
 	case *protocol.Checkpoint:
+		s.did(rec.Signer)
 		s.checkpointLearned(old)
 	case *protocol.Failed:
 		s.told(b)

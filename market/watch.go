@@ -24,6 +24,9 @@ type member struct {
 	work []protocol.Work
 	at   time.Duration // when it told work
 
+	did   time.Duration             // when it last showed progress
+	began map[taskKey]time.Duration // since when it tells of the tasks that it runs
+
 	trouble string // why it last gave a task back
 }
 
@@ -171,6 +174,7 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 	}
 	before := w.work
 	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
+	s.ran(w)
 	if w.trouble != b.Trouble {
 		w.trouble = b.Trouble
 		s.m.changed(s.id)
@@ -363,10 +367,11 @@ func (s *swarm) watchHolders() {
 		if w := s.watch.members[h]; w != nil {
 			last = max(last, w.seen)
 		}
-		if due := last + limit; now < due && s.m.alive(h) {
-			s.wakeAt(due)
-		} else {
+		if due := last + limit; now >= due || !s.m.alive(h) {
 			s.suspect(h)
+		} else if s.wakeAt(due); s.idle(h) {
+			delete(s.watch.holders, h) // from now on, if it takes the range again
+			s.releaseFor(h)
 		}
 	}
 }
@@ -460,6 +465,11 @@ func (s *swarm) condemn(p protocol.PeerID) {
 		return
 	}
 	s.wentWith(w, p)
+	s.releaseFor(p)
+}
+
+// releaseFor takes from a peer everything that it holds.
+func (s *swarm) releaseFor(p protocol.PeerID) {
 	for _, st := range s.ledger.stages {
 		if st == nil || st.over() {
 			continue
