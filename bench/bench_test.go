@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,6 +115,58 @@ func TestOptionsNameWhatIsWrong(t *testing.T) {
 	for _, want := range []string{`"nap"`, `"abacus"`, "-rounds", "make build"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named: %v", want, err)
+		}
+	}
+}
+
+// TestRatio: it is of medians, and there is none where one of the two was not measured.
+func TestRatio(t *testing.T) {
+	f := newFigures()
+	for _, x := range []float64{6, 2, 4} {
+		f.put("words", "mesh", x)
+	}
+	f.put("words", ideal, 2)
+	f.put("noop 1000", "nats", 1)
+	if q, ok := f.ratio("words", ideal); !ok || q != 2 {
+		t.Errorf("%v, %v", q, ok)
+	}
+	for row, name := range map[string]string{"words": "nats", "noop 1000": "nats", "burn": ideal} {
+		if q, ok := f.ratio(row, name); ok {
+			t.Errorf("%s, %s: %v of nothing", row, name, q)
+		}
+	}
+	if got := f.columns(); strings.Join(got, " ") != "mesh nats "+ideal {
+		t.Errorf("columns %v", got)
+	}
+}
+
+// TestPlot: each system that was measured has a bar, and what was not has no panel.
+func TestPlot(t *testing.T) {
+	f := newFigures()
+	f.put("noop 10000", "mesh", 4500)
+	f.put("noop 10000", "xargs", 10)
+	plot := string(f.plot())
+	if n := strings.Count(plot, "<rect"); n != 2 || !strings.Contains(plot, ">4500<") || strings.Contains(plot, "word count") {
+		t.Errorf("%d bars:\n%s", n, plot)
+	}
+	if err := xml.Unmarshal([]byte(plot), new(struct{})); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGuarded: a daemon is stopped, though it is not the process that was started.
+func TestGuarded(t *testing.T) {
+	var d daemons
+	if err := d.start(filepath.Join(t.TempDir(), "log"), "sleep", "3600"); err != nil {
+		t.Fatal(err)
+	}
+	for len(trees(d.pids())) < 3 { // the shell, sleep, cat; the limit is the test's own
+	}
+	below := trees(d.pids())
+	d.stop()
+	for _, pid := range below {
+		if f := statFields(pid, 0, 1); f != nil && f[0] != "Z" {
+			t.Errorf("process %d goes on: %v", pid, f)
 		}
 	}
 }

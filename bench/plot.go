@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -63,13 +64,22 @@ func (f *figures) plot() []byte {
 			if name == "mesh" {
 				style = "fill=\"#2a7\""
 			}
-			fmt.Fprintf(&body, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text><rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" %s/><text x=\"%.1f\" y=\"%d\">%.3g</text>\n",
+			fmt.Fprintf(&body, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text><rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" %s/><text x=\"%.1f\" y=\"%d\">%s</text>\n",
 				plotLeft-8, y+barHeight-3, title(name), plotLeft, y, share*(plotWidth-plotLeft-plotRight), barHeight, style,
-				plotLeft+6+share*(plotWidth-plotLeft-plotRight), y+barHeight-3, s.Median)
+				plotLeft+6+share*(plotWidth-plotLeft-plotRight), y+barHeight-3, short(s.Median))
 			y += barHeight + barGap
 		}
 		y += panelGap
 	}
 	return fmt.Appendf(nil, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#777\">\n%s</svg>\n",
 		plotWidth, max(y-panelGap, 1), body.String())
+}
+
+// short is a number with three digits that count, and all that are before the point.
+func short(x float64) string {
+	digits := 0
+	for limit := 100.0; x < limit && digits < 3; limit /= 10 {
+		digits++
+	}
+	return strconv.FormatFloat(x, 'f', digits, 64)
 }
