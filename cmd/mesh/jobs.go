@@ -79,7 +79,7 @@ func (c *cli) showStatus(s api.Status) error {
 	}
 	keepers := fmt.Sprintf("%d of %d wanted", s.Keepers, s.Wanted)
 	if s.Away > 0 {
-		keepers += fmt.Sprintf(", %d of them out of reach", s.Away)
+		keepers = fmt.Sprintf("%d of %d wanted, %d more out of reach", s.Keepers-s.Away, s.Wanted, s.Away)
 	}
 	c.field("keepers", keepers)
 	c.field("owner", s.Owner)

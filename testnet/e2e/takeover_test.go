@@ -10,15 +10,18 @@ import (
 	"time"
 )
 
-// begins are the tasks that a peer which logs all has begun, in their order.
-func (p peer) begins(t *testing.T) (list []begin) {
+// begins are the tasks of a job that a peer which logs all has begun, in their order.
+func (p peer) begins(t *testing.T, job string) (list []begin) {
 	t.Helper()
 	for _, found := range taskBegins.FindAllStringSubmatch(read(t, p.log), -1) {
+		if found[2] != job {
+			continue
+		}
 		at, err := time.Parse(time.RFC3339Nano, found[1])
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, begin{found[2], at})
+		list = append(list, begin{found[3], at})
 	}
 	return list
 }
@@ -28,7 +31,7 @@ type begin struct {
 	at   time.Time
 }
 
-var taskBegins = regexp.MustCompile(`(?m)^time=(\S+) level=DEBUG msg="a task begins" .*task=(\d+)$`)
+var taskBegins = regexp.MustCompile(`(?m)^time=(\S+) level=DEBUG msg="a task begins" job=(\S+) stage=0 task=(\d+)$`)
 
 // workers are peers that run tasks which never end: what one began last is what it runs.
 type workers struct {
@@ -47,12 +50,12 @@ func (w *workers) fill(t *testing.T, n int) {
 	})
 }
 
-// running is who runs each task.
-func (w *workers) running(t *testing.T) map[string][]*daemon {
+// running is who runs each task of a job.
+func (w *workers) running(t *testing.T, job string) map[string][]*daemon {
 	t.Helper()
 	by := map[string][]*daemon{}
 	for _, p := range w.peers {
-		if began := p.begins(t); len(began) > 0 && p.self(t).Running > 0 {
+		if began := p.begins(t, job); len(began) > 0 && p.self(t).Running > 0 {
 			task := began[len(began)-1].task
 			by[task] = append(by[task], p)
 		}
@@ -69,10 +72,10 @@ func (w *workers) kill(t *testing.T, p *daemon) {
 
 // victim waits until each task runs once, and gives a peer that runs one. Of two peers that run the same task, as one was
 // taken for dead when it was only slow, one goes.
-func (w *workers) victim(t *testing.T, tasks int) (victim *daemon, task string) {
+func (w *workers) victim(t *testing.T, job string, tasks int) (victim *daemon, task string) {
 	t.Helper()
 	eventually(t, "all tasks run", func() bool {
-		by := w.running(t)
+		by := w.running(t, job)
 		for id, peers := range by {
 			if len(peers) > 1 {
 				w.kill(t, peers[0])
@@ -92,16 +95,17 @@ func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
 	const tasks = 4
 	w := &workers{keeper: start(t, t.TempDir(), "--slots", "0")}
 	w.fill(t, tasks+1)
-	job := w.keeper.submit(t, "--array", strconv.Itoa(tasks), "--map", contract+" loop")
 	var took []time.Duration
 	for range size(3, 50) {
-		victim, task := w.victim(t, tasks)
+		// A new job each time: a task whose peers go again and again is taken up with more care.
+		job := w.keeper.submit(t, "--array", strconv.Itoa(tasks), "--map", contract+" loop")
+		victim, task := w.victim(t, job, tasks)
 		killed := time.Now()
 		w.kill(t, victim)
 		var at time.Time
 		eventually(t, "the task runs elsewhere", func() bool {
 			for _, p := range w.peers {
-				for _, b := range p.begins(t) {
+				for _, b := range p.begins(t, job) {
 					if b.task == task && b.at.After(killed) {
 						at = b.at
 					}
@@ -110,10 +114,13 @@ func TestChaosAKilledWorkersTaskRunsElsewhere(t *testing.T) {
 			return !at.IsZero()
 		})
 		took = append(took, at.Sub(killed))
+		w.keeper.ok(t, "cancel", job)
 		w.fill(t, tasks+1)
+		eventually(t, "nothing runs", func() bool {
+			return !slices.ContainsFunc(w.peers, func(d *daemon) bool { return d.self(t).Running > 0 })
+		})
 	}
 	spread(t, "from kill -9 to running elsewhere", took)
-	w.keeper.ok(t, "cancel", job)
 }
 
 // A task that takes checkpoints goes on from its last one when its peer is killed, and gives
