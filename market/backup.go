@@ -74,7 +74,7 @@ func (s *swarm) backup(from protocol.PeerID, b *protocol.Backup) {
 	n := len(s.seek.bids)
 	s.seek.bids = slices.DeleteFunc(s.seek.bids, func(o sentBid) bool { return o.holder == from && o.id == b.Bid })
 	sh := s.share(b.Stage)
-	if len(s.seek.bids) == n || sh == nil || !sh.able() || !s.running() || uint64(b.Task) >= sh.st.n {
+	if len(s.seek.bids) == n || sh == nil || !sh.able() || !s.running() || s.paused() || uint64(b.Task) >= sh.st.n {
 		return
 	}
 	c := sh.st.at(b.Task)

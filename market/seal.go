@@ -98,6 +98,10 @@ func (s *swarm) sealTick() {
 		if s.sealer.doing[k] || s.tooSoon(k, st) {
 			continue
 		}
+		if k.name.level == 0 && s.unseal(st, protocol.Block(k.name.number)) {
+			delete(s.sealer.ready, k)
+			continue
+		}
 		if k.name.level > 0 {
 			s.sealNode(k, st)
 		} else if s.replicated(st, protocol.Block(k.name.number)) {
@@ -107,6 +111,21 @@ func (s *swarm) sealTick() {
 			s.wakeIn(s.m.cfg.Step)
 		}
 	}
+}
+
+// unseal starts a new life for the tasks of a block that are done by a seal which no longer
+// stands for all of it: a Reopen by who did not know of the seal has met it. Only pages
+// can be sealed, and theirs are gone; the others of the block have run again already.
+func (s *swarm) unseal(st *stage, b protocol.Block) bool {
+	sealed, any := func(c *cell) bool { return c.done.Body.Kind() == protocol.KindSeal }, false
+	st.each(b.Range(st.n), func(_ protocol.Range, c *cell) bool {
+		any = sealed(c)
+		return !any
+	})
+	if any {
+		s.reopen(st, b.Range(st.n), sealed)
+	}
+	return any
 }
 
 // askStored mends words that got lost: while a complete block waits for pages to be with
