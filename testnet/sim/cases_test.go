@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -76,9 +77,9 @@ func TestCrashAtEveryEffect(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenPageAndReceipt loses a keeper's power after it has stored a page and
+// TestKillAfterPageBeforeReceipt loses a keeper's power after it has stored a page and
 // before the receipt for it goes out.
-func TestKilledBetweenPageAndReceipt(t *testing.T) {
+func TestKillAfterPageBeforeReceipt(t *testing.T) {
 	cfg := lan(40, 6)
 	struck := 0
 	cfg.Tamper = func(p *Peer, e *market.Effects) {
@@ -118,8 +119,8 @@ func TestSubmitterOffBetweenKeeps(t *testing.T) {
 	}
 }
 
-// TestGrantToOneThatLeft lets the bidder go while the grant is on its way.
-func TestGrantToOneThatLeft(t *testing.T) {
+// TestGrantToPeerThatLeft lets the bidder go while the grant is on its way.
+func TestGrantToPeerThatLeft(t *testing.T) {
 	cfg := lan(44, 5)
 	var gone []*Peer
 	cfg.Tamper = func(p *Peer, e *market.Effects) {
@@ -244,26 +245,9 @@ func TestSurplusKeepers(t *testing.T) {
 	}
 }
 
-// TestTwoSeals has both sides of a partition seal the same block.
-func TestTwoSeals(t *testing.T) {
-	for seed := uint64(46); seed < 50; seed++ {
-		w := New(lan(seed, 6))
-		id := submit(t, w, 0, func(s *job.Spec) { s.Array, s.Replicas = 60, 5; reduce(4)(s) })
-		accepted(t, w, id)
-		w.Partition(func(i int) int { return i % 2 })
-		w.Run(w.now+2*time.Minute, nil)
-		before := w.Counts["record: Seal level 0"]
-		w.Partition(nil)
-		endsWell(t, w, id, time.Minute)
-		if stages := len(w.jobs[id].Manifest.Stages); before <= stages {
-			t.Errorf("%d seals of %d stages: only one side has sealed", before, stages)
-		}
-	}
-}
-
-// TestRollback brings a keeper, a worker and the submitter's peer back with a journal
+// TestJournalRolledBack brings a keeper, a worker and the submitter's peer back with a journal
 // that lacks its newest records, as of a backup.
-func TestRollback(t *testing.T) {
+func TestJournalRolledBack(t *testing.T) {
 	for victim := range 4 {
 		for _, k := range []int{1, 5, 30, 1 << 20} {
 			w := New(lan(50, 6))
@@ -292,8 +276,8 @@ func TestSuspend(t *testing.T) {
 	}
 }
 
-// TestHighestEpoch has a member claim tasks at an epoch above which there is none.
-func TestHighestEpoch(t *testing.T) {
+// TestClaimAtHighestEpoch has a member claim tasks at an epoch above which there is none.
+func TestClaimAtHighestEpoch(t *testing.T) {
 	w := New(lan(52, 5))
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
 	w.Run(time.Second, nil)
@@ -312,8 +296,8 @@ func TestHighestEpoch(t *testing.T) {
 	endsWell(t, w, id, 3*time.Minute)
 }
 
-// TestKeepersLeave has all keepers leave at once; the members that stay go on.
-func TestKeepersLeave(t *testing.T) {
+// TestAllKeepersLeave has all keepers leave at once; the members that stay go on.
+func TestAllKeepersLeave(t *testing.T) {
 	w := New(lan(53, 10))
 	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
@@ -327,8 +311,8 @@ func TestKeepersLeave(t *testing.T) {
 	endsWell(t, w, id, 10*time.Minute)
 }
 
-// TestKeepersLost loses all keepers at once, for good.
-func TestKeepersLost(t *testing.T) {
+// TestAllKeepersLost loses all keepers at once, for good.
+func TestAllKeepersLost(t *testing.T) {
 	w := New(lan(54, 10))
 	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 100 })
@@ -406,49 +390,6 @@ func TestTaskThatKillsItsHost(t *testing.T) {
 	}
 }
 
-// TestSubmittedAgain cancels a job and submits the same work anew: another job.
-func TestSubmittedAgain(t *testing.T) {
-	w := New(lan(56, 5))
-	spec := func(s *job.Spec) { s.Array = 200 }
-	first := submit(t, w, 0, spec)
-	w.Run(time.Second, nil)
-	w.Peers[0].Cancel(first)
-	second := submit(t, w, 0, spec)
-	w.Peers[0].submit(w.jobs[first])
-	endsWell(t, w, second, time.Minute)
-	w.Verify(first, protocol.JobCancelled)
-	w.Run(3*time.Minute, nil)
-	w.Peers[0].submit(w.jobs[first])
-	started := len(w.Started)
-	w.Run(5*time.Minute, nil)
-	if len(w.Started) != started {
-		t.Error("a job that was cancelled and let go of ran again")
-	}
-}
-
-// TestAwayDuringCancel brings a keeper back long after its job was cancelled and let go of.
-func TestAwayDuringCancel(t *testing.T) {
-	w := New(lan(57, 5))
-	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 2000 })
-	accepted(t, w, id)
-	away := w.keepers(id)[1]
-	away.Kill()
-	w.Run(w.now+time.Second, nil)
-	for _, p := range w.Peers {
-		if p.up {
-			p.Cancel(id)
-			break
-		}
-	}
-	w.Run(w.now+5*time.Minute, nil)
-	away.Restart()
-	started := len(w.Started)
-	w.Run(w.now+2*time.Minute, nil)
-	if v, ok := away.View(id); ok && v.State == protocol.JobRunning || len(w.Started) > started {
-		t.Errorf("a keeper that was away runs a cancelled job: %d tasks more", len(w.Started)-started)
-	}
-}
-
 // TestRestartStorm has all peers go and come back at the same moment, again and again.
 func TestRestartStorm(t *testing.T) {
 	w := New(lan(58, 20))
@@ -482,4 +423,69 @@ func TestProbedBeforeReleased(t *testing.T) {
 	if n := w.Counts["record: Segment release for"]; n > 0 || w.Counts["effect: probe"] == 0 {
 		t.Errorf("%d ranges released, %d probes: want none released, and a probe", n, w.Counts["effect: probe"])
 	}
+}
+
+// TestKeepersReplaced loses the keepers one by one, for good, while the job runs and after
+// it has ended: there are always enough again.
+func TestKeepersReplaced(t *testing.T) {
+	w := New(lan(69, 12))
+	w.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return 3 * time.Second }
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	accepted(t, w, id)
+	lose := func() {
+		for _, p := range w.keepers(id) {
+			if p.up {
+				p.Kill()
+				break
+			}
+		}
+		w.Run(w.now+90*time.Second, nil)
+		live := 0
+		for _, p := range w.keepers(id) {
+			if p.up {
+				live++
+			}
+		}
+		if live < 3 {
+			t.Fatalf("%d keepers %v after one was lost", live, 90*time.Second)
+		}
+	}
+	lose()
+	lose()
+	endsWell(t, w, id, 10*time.Minute)
+	lose()
+	lose()
+	w.Run(w.now+settling, nil)
+	w.VerifyCopies(id)
+	checkDone(t, w, id)
+}
+
+// TestCompacted has a keeper write its journal anew and restart: it is a keeper still.
+func TestCompacted(t *testing.T) {
+	w := New(lan(71, 5))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 })
+	accepted(t, w, id)
+	for _, p := range w.keepers(id) {
+		p.disk.compact(p.machine.Entries())
+		p.CutPower()
+	}
+	w.Run(w.now+time.Second, nil)
+	for _, p := range w.Peers {
+		p.Restart()
+	}
+	endsWell(t, w, id, time.Minute)
+}
+
+// TestStrangers has somebody without authority sign records of all kinds.
+func TestStrangers(t *testing.T) {
+	c := &chaos{World: New(lan(73, 6)), dice: rand.New(rand.NewPCG(73, 0))}
+	c.cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Second }
+	id := submit(t, c.World, 0, func(s *job.Spec) { s.Array = 200 })
+	c.jobs = []*trial{{id: id}}
+	c.strangers()
+	c.Run(stormTime, nil)
+	if n := c.Counts["fault: stranger"]; n != 20 {
+		t.Errorf("%d lies were told", n)
+	}
+	endsWell(t, c.World, id, time.Minute)
 }

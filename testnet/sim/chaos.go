@@ -2,6 +2,8 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -24,6 +26,12 @@ const (
 	healTime  = 10 * time.Minute
 	settling  = 30 * time.Second
 	quietTime = 30 * time.Second
+	pauseTime = 90 * time.Second // after the storm: longer than a slow peer runs its last task
+
+	// idleTime is how long nobody may run a task of a job that runs, once the world is healed:
+	// a peer listens for 30 s, a survivor waits a minute for keepers, a page half of one for
+	// receipts, and a holder is missed and replaced in 10 s.
+	idleTime = 150 * time.Second
 )
 
 // chaos is one seed's run: a mesh, its jobs, and what befalls them.
@@ -45,6 +53,7 @@ type trial struct {
 	id     protocol.JobID
 	want   protocol.JobState
 	orders uint64
+	paused bool // an order to pause was given
 }
 
 // Chaos draws a mesh, jobs and faults from a seed, heals everything, and checks that each
@@ -216,7 +225,7 @@ func (c *chaos) ordersDrawn() {
 		if c.one(6) {
 			at := time.Duration(3000+c.dice.IntN(5000)) * time.Millisecond
 			c.After(at, func() { c.order(j, protocol.VerbPause) })
-			c.After(stormTime+5*time.Second, func() { c.order(j, protocol.VerbResume) })
+			c.After(stormTime+pauseTime, func() { c.resume(j) })
 			c.calm = false
 		}
 		if c.one(8) {
@@ -225,6 +234,20 @@ func (c *chaos) ordersDrawn() {
 			c.calm = false
 		}
 	}
+}
+
+// resume ends a pause. By now all is quiet, and nothing is sealed yet: a look at the
+// keepers' states before seals have absorbed most of it.
+func (c *chaos) resume(j *trial) {
+	if j.paused && !c.Settled(j.id) {
+		c.violate("I5", "ledgers differ though the job is paused")
+	}
+	for _, p := range c.Peers {
+		if v, ok := p.View(j.id); j.paused && p.up && ok && v.Keeper && v.State == protocol.JobRunning && !strings.HasPrefix(v.Reason, "paused") {
+			c.violate("I5", "peer %d does not know that the job is paused", p.Index)
+		}
+	}
+	c.order(j, protocol.VerbResume)
 }
 
 // order has the owner order something at a peer that knows the job as running.
@@ -244,6 +267,7 @@ func (c *chaos) order(j *trial, verb protocol.Verb) {
 			j.want = protocol.JobCancelled
 		case protocol.VerbPause:
 			c.Counts["order: pause"]++
+			j.paused = true
 		case protocol.VerbResume:
 			c.Counts["order: resume"]++
 		case protocol.VerbRetry:
@@ -272,6 +296,7 @@ func (c *chaos) heal() {
 		if _, ok := j.at.View(j.id); j.id == "" || !ok && !c.inv.retired[j.id] && j.at != c.gone {
 			c.submit(j) // its peer crashed before it was durable, and the user knows
 		}
+		c.stands(j, c.now)
 	}
 }
 
@@ -289,6 +314,41 @@ func (c *chaos) ends(j *trial) {
 	c.Counts[map[protocol.JobState]string{
 		protocol.JobDone: "job: done", protocol.JobFailed: "job: failed", protocol.JobCancelled: "job: cancelled",
 	}[j.want]]++
+}
+
+// stands wants a job that runs to be run by somebody, again and again until it has ended: I2.
+func (c *chaos) stands(j *trial, since time.Duration) {
+	if c.state(j.id) != protocol.JobRunning && c.now > stormTime+time.Minute {
+		return
+	}
+	if c.works(j.id) || c.pausedAt(j.id) {
+		since = c.now
+	}
+	if c.now-since > idleTime {
+		c.violate("I2", "nobody has run a task for %v: %s", c.now-since, c.progress(j.id))
+		return
+	}
+	c.After(5*time.Second, func() { c.stands(j, since) })
+}
+
+// works tells whether a peer runs a task of a job.
+func (c *chaos) works(id protocol.JobID) bool {
+	for _, p := range c.Peers {
+		for _, r := range p.began {
+			if p.up && r.Job == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pausedAt tells whether a keeper knows a job to be paused.
+func (c *chaos) pausedAt(id protocol.JobID) bool {
+	return slices.ContainsFunc(c.Peers, func(p *Peer) bool {
+		v, ok := p.View(id)
+		return p.up && ok && v.Keeper && v.State == protocol.JobRunning && strings.HasPrefix(v.Reason, "paused")
+	})
 }
 
 // state is a job's at the keepers that are up; 0 where they differ.

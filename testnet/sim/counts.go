@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 )
 
-// Counts tell how often things came about, by name: "fault: ...", "message: ...",
-// "record: ...", "effect: ...", "order: ...", "job: ...".
+// Counts tell how often things came about, by name: "fault: ..." (what was done to the
+// mesh), "order: ..." (what owners wanted), and of the machines "input: ...",
+// "message: ...", "record: ...", "effect: ...", "job: ..." (states, and what follows on what).
 type Counts map[string]int
 
 // Add adds another's.
@@ -47,14 +49,25 @@ func Expected() []string {
 		"fault: restart", "fault: partition", "fault: one-way link", "fault: swizzle", "fault: slow peer", "fault: slow link",
 		"fault: drifting clock", "fault: wrong wall clock", "fault: mass failure", "fault: all at once", "fault: churn", "fault: suspended",
 		"fault: submitter gone", "fault: left", "fault: fetch failed", "fault: attempt failed", "fault: task given back", "fault: stranger", "fault: input missing",
+		"fault: highest epoch claimed",
 		"order: cancel", "order: pause", "order: resume", "order: retry", "journal: compacted",
 		"job: done", "job: failed", "job: cancelled",
+		"job: running, then done", "job: running, then failed", "job: running, then cancelled", "job: failed, then running",
+		"job: done, then cancelled", "job: failed, then cancelled",
 	}
 	for _, k := range []string{
 		"Control", "Keep", "Segment grant", "Segment release", "Segment release for", "Segment adopt", "Done", "Failed",
-		"Checkpoint", "Seal level 0", "Seal level 1",
+		"Checkpoint", "Seal level 0", "Seal level 1", "Keep of the ledger alone", "Reopen",
 	} {
 		list = append(list, "record: "+k)
+	}
+	for _, in := range []market.Input{
+		market.Submit{}, market.Announced{}, market.Received{}, market.PeerUp{}, market.PeerDown{}, market.Probed{}, market.Ordered{},
+		market.Fetched{}, market.Ended{Outcome: market.OutcomeDone}, market.Ended{Outcome: market.OutcomeFailed},
+		market.Ended{Outcome: market.OutcomeReleased}, market.Ended{Outcome: market.OutcomeStopped}, market.Checkpointed{},
+		market.Leaving{}, market.Gap{}, market.Tick{}, market.Died{},
+	} {
+		list = append(list, inputName(in))
 	}
 	for _, m := range []protocol.Message{
 		&protocol.News{}, &protocol.Digest{}, &protocol.JobsRequest{}, &protocol.Jobs{}, &protocol.WorkRequest{}, &protocol.WorkAnswer{},
@@ -93,6 +106,22 @@ func messageName(m protocol.Message) string {
 	return "message: " + strings.TrimPrefix(fmt.Sprintf("%T", m), "*protocol.")
 }
 
+func inputName(in market.Input) string {
+	switch in := in.(type) {
+	case market.Received:
+		return "input: Received"
+	case market.Tick:
+		return "input: Tick"
+	case market.Ended:
+		return [...]string{"", "input: Ended done", "input: Ended failed", "input: Ended released", "input: Ended stopped"}[in.Outcome]
+	}
+	return "input: " + strings.TrimPrefix(fmt.Sprintf("%T", in), "market.")
+}
+
+func stateName(s protocol.JobState) string {
+	return [...]string{"unknown", "running", "failed", "done", "cancelled"}[s]
+}
+
 func recordName(b protocol.Body) string {
 	switch b := b.(type) {
 	case *protocol.Segment:
@@ -107,6 +136,10 @@ func recordName(b protocol.Body) string {
 		return "record: Segment adopt"
 	case *protocol.Seal:
 		return fmt.Sprintf("record: Seal level %d", b.Level)
+	case *protocol.Keep:
+		if b.Groups == 0 {
+			return "record: Keep of the ledger alone"
+		}
 	}
 	return "record: " + strings.TrimPrefix(fmt.Sprintf("%T", b), "*protocol.")
 }

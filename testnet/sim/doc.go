@@ -14,8 +14,15 @@
 // tell how often each fault and each transition of the machine came about: what a run of
 // many seeds never did, it has not tested, and that fails it.
 //
-//	make sim                 1,000 seeds, and those of seeds.txt
-//	make sim SEED=17         one of them again
-//	make sim TIME=1h         new seeds for an hour
-//	make mutants             the planted bugs of mutations/: each must be caught
+//	make sim                   1,000 seeds, and those of seeds.txt
+//	make sim SEED=17,31        some of them again
+//	make sim TIME=1h           new seeds for an hour
+//	make mutants               the planted bugs of mutations/: each must be caught
+//	make mutants MUTANT=03     one of them
+//
+// What a few lines can set up has a test of its own: cases_test.go, scenario_test.go. That
+// an invariant can fail at all is shown by break_test.go, that it notices faults of the
+// machine by the planted bugs: a file of mutations/ says what the bug is, which test or seed
+// catches it soonest, and how the code differs. Where the code has moved on, plant the bug
+// anew and put the difference (git diff -U1) into the file.
 package sim

@@ -51,8 +51,8 @@ func (p *Peer) carry() {
 	}
 }
 
-// write does what is for the disk. What is said afterwards waits for it; where nothing
-// is, the sync may wait for the next that is.
+// write does what is for the disk. What is said or dropped afterwards waits for it; where
+// nothing is, the sync may wait for the next that is.
 func (p *Peer) write(e *market.Effects) bool {
 	for _, b := range e.Blocks {
 		p.disk.put(b.CID.KeyString(), b.Data, jobsOf(e)...)
@@ -68,7 +68,7 @@ func (p *Peer) write(e *market.Effects) bool {
 		}
 	}
 	p.disk.wanted = p.disk.wanted || e.Sync
-	if len(e.Send) == 0 && len(e.Announce) == 0 && p.w.chance(p.w.cfg.Lazy) {
+	if len(e.Send) == 0 && len(e.Announce) == 0 && len(e.Drop) == 0 && p.w.chance(p.w.cfg.Lazy) {
 		return true
 	}
 	p.disk.sync()
@@ -93,6 +93,7 @@ func (p *Peer) say(e *market.Effects) bool {
 }
 
 func (p *Peer) do(e *market.Effects) bool {
+	p.w.inv.ordered(p, e.Run)
 	for _, r := range e.Run {
 		p.runs[r.ID] = true
 		p.queue = append(p.queue, r)

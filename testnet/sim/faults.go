@@ -18,7 +18,7 @@ func (c *chaos) faultsDrawn() {
 		c.net.notice = time.Duration(c.dice.IntN(10_000)) * time.Millisecond
 	}
 	for _, class := range []func(){
-		c.crashes, c.partitions, c.oneWays, c.swizzle, c.slowLinks, c.massFailure, c.churn, c.suspends, c.leaves, c.strangers, c.compactions, c.goneForGood,
+		c.crashes, c.partitions, c.oneWays, c.swizzle, c.slowLinks, c.massFailure, c.churn, c.suspends, c.leaves, c.strangers, c.compactions, c.goneForGood, c.claims,
 	} {
 		if c.one(3) {
 			c.calm = false
@@ -212,6 +212,40 @@ func (c *chaos) goneForGood() {
 	c.After(0, watch)
 }
 
+// claims have a member claim tasks at the highest epoch there is, and go for a while: only a
+// new life frees them.
+func (c *chaos) claims() {
+	p, spell := c.peer(), c.spell()
+	lo := protocol.TaskIndex(c.dice.IntN(20))
+	at := c.moment()
+	c.After(at, func() {
+		signed, ok := c.World.jobs[c.jobs[0].id]
+		if !p.up || !ok {
+			return
+		}
+		rec, err := protocol.SignRecord(p.signer, &protocol.Segment{
+			StageRef: protocol.StageRef{Job: signed.ID, Key: signed.InputKey(0, nil)}, Range: protocol.Range{Lo: lo, Hi: lo + 10},
+			Epoch: protocol.MaxEpoch, Holder: p.ID(), Cause: protocol.CauseAdopt,
+		})
+		if err != nil {
+			c.violate("sim", "a claim: %w", err)
+			return
+		}
+		c.Counts["fault: highest epoch claimed"]++
+		for _, q := range c.Peers {
+			if q != p && q.up {
+				q.step(market.Received{From: p.ID(), Message: &protocol.News{Job: signed.ID, Records: []protocol.Record{rec}}})
+			}
+		}
+		p.CutPower()
+	})
+	c.After(at+spell, func() {
+		if p != c.gone {
+			p.Restart()
+		}
+	})
+}
+
 // strangers have somebody without authority say things.
 func (c *chaos) strangers() {
 	liar := insecure.NewSigner(1 << 32)
@@ -257,7 +291,7 @@ func (c *chaos) strangers() {
 }
 
 func viewText(p *Peer, v *market.View) string {
-	text := fmt.Sprintf("peer %d: state %d %q, %d keepers, %d live, %d members", p.Index, v.State, v.Reason, len(v.Keepers), len(v.Live), v.Members)
+	text := fmt.Sprintf("peer %d: %s %q, %d keepers, %d live, %d members", p.Index, stateName(v.State), v.Reason, len(v.Keepers), len(v.Live), v.Members)
 	for i := range v.Stages {
 		text += fmt.Sprintf("; stage %d: %+v", i, v.Stages[i])
 	}

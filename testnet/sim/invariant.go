@@ -2,6 +2,7 @@ package sim
 
 import (
 	"hash/maphash"
+	"strings"
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
@@ -14,14 +15,17 @@ import (
 // invariants watches a world for what docs/design.md section 5.7 forbids. Which check is
 // made when:
 //
-//	I1  a keeper's View of its job: there, and its state goes forward (when it changed; at the end)
+//	I1  a keeper's View of its job: there, and its state goes forward (every fourth change; at
+//	    the end); a seal's pages, and the results of a done job, are with as many peers as it
+//	    asks for (each seal; at the end); a job is let go of only in its time (always)
 //	I2  each task's (life, epoch) at a keeper only grows (sampled); every job ends (at the end)
 //	I3  a done task stays done (sampled); a seal's root is that of the right results (each
 //	    seal); all results of a done job (at the end)
 //	I4  no task runs twice without a fault, copies apart (at the end)
-//	I5  all keepers' digests are equal (at the end)
+//	I5  all keepers' digests are equal (at the end, and while a job is paused)
 //	I6  effects and messages of a peer in a second, bytes of a ledger (always; sampled)
-//	I7  nothing runs for a cancelled job, a mesh without work is quiet (at the end)
+//	I7  nothing is started for a paused job (each run), nothing runs for a cancelled one, a
+//	    mesh without work is quiet (at the end)
 //	I8  what is sent refers to what is durable, IDs are used once (each message); no record
 //	    of a stranger is taken (each record)
 type invariants struct {
@@ -31,8 +35,10 @@ type invariants struct {
 	states    map[part]protocol.JobState
 	images    map[part][]image
 	cancelled map[protocol.JobID]bool
+	paused    map[protocol.JobID]bool // ever
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
+	pages     map[string]protocol.Range // what a Done said of each
 	roots     map[sealed]cid.Cid
 	last      map[protocol.PeerID]protocol.Sequence // of beats and bids
 	second    map[protocol.PeerID]*second
@@ -68,8 +74,8 @@ type sealed struct {
 func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
-		cancelled: map[protocol.JobID]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
-		roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
+		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
+		pages: map[string]protocol.Range{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
 }
@@ -84,6 +90,9 @@ func (p *Peer) keepOf(record uint64) (protocol.JobID, bool) {
 func (v *invariants) made(p *Peer, e market.Entry) {
 	if e.Kind == market.EntryFinal {
 		v.retired[e.Job] = true
+		if m := &v.w.jobs[e.Job].Manifest; !v.cancelled[e.Job] && p.instant().Unix < m.Created.Add(m.Retention).UnixMilli() {
+			v.w.violate("I1", "peer %d lets go of a job before its time", p.Index)
+		}
 	}
 	h := maphash.Bytes(hashSeed, e.Data)
 	if e.Kind != market.EntryRecord || v.seen[h] {
@@ -110,7 +119,11 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 		if want := v.root(b); b.Root != want {
 			v.w.violate("I3", "peer %d seals level %d number %d of stage %d wrongly", p.Index, b.Level, b.Number, b.Stage)
 		}
+		if rec.Signer == p.ID() && b.Level == 0 {
+			v.replicated(p, b)
+		}
 	case *protocol.Done:
+		v.pages[b.Page.KeyString()] = b.Range
 		for i := range b.Receipts {
 			q := v.w.byID[b.Receipts[i].Signer]
 			if q == p {
@@ -119,6 +132,43 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 			}
 			if q == nil || !q.disk.durable(b.Page.KeyString()) {
 				v.w.violate("I8", "a result stands on a receipt of a page that is not durable")
+			}
+		}
+	}
+}
+
+// replicated wants each result of a block that is sealed to be in a page that is durable with
+// as many peers as the job asks for, or as its keeper sees alive.
+func (v *invariants) replicated(p *Peer, b *protocol.Seal) {
+	view, _ := p.View(b.Job)
+	want := min(v.w.jobs[b.Job].Manifest.Replicas, len(view.Live))
+	block := protocol.Block(b.Number).Range(view.Stages[b.Stage].Tasks)
+	copies := make([]int, block.Len())
+	for _, page := range p.machine.Pages(b.Job, b.Stage, block.Lo) {
+		n := 0
+		for _, q := range v.w.Peers {
+			if q.disk.durable(page.KeyString()) || q == p { // here it becomes so with the seal
+				n++
+			}
+		}
+		for t := v.pages[page.KeyString()].Lo; t < v.pages[page.KeyString()].Hi; t++ {
+			copies[t-block.Lo] = max(copies[t-block.Lo], n)
+		}
+	}
+	for i, n := range copies {
+		if 0 < n && n < want { // 0: a page that it is fetching just now
+			v.w.violate("I1", "peer %d seals block %d of stage %d with %d of %d copies of the result of task %d", p.Index, b.Number, b.Stage, n, want, block.Lo+protocol.TaskIndex(i))
+			return
+		}
+	}
+}
+
+// ordered wants no task of a job to be started that its owner has paused, as the peer knows.
+func (v *invariants) ordered(p *Peer, runs []market.Run) {
+	for i := range runs {
+		if id := runs[i].Job.ID; v.paused[id] {
+			if view, ok := p.View(id); ok && strings.HasPrefix(view.Reason, "paused") {
+				v.w.violate("I7", "peer %d starts task %d of a job that it knows to be paused", p.Index, runs[i].Index)
 			}
 		}
 	}
@@ -281,9 +331,12 @@ func (v *invariants) view(p *Peer, id protocol.JobID) {
 	k := part{p.Index, id}
 	old := v.states[k]
 	v.states[k] = got.State
+	if old != 0 && old != got.State {
+		v.w.Counts["job: "+stateName(old)+", then "+stateName(got.State)]++
+	}
 	switch {
 	case old == protocol.JobCancelled && got.State != old, old == protocol.JobDone && got.State != old && got.State != protocol.JobCancelled:
-		v.w.violate("I1", "peer %d: a job's state goes from %d to %d", p.Index, old, got.State)
+		v.w.violate("I1", "peer %d: a job's state goes from %s to %s", p.Index, stateName(old), stateName(got.State))
 	case got.State == protocol.JobFailed && got.Reason == "":
 		v.w.violate("I1", "peer %d: a job failed without a reason", p.Index)
 	case got.State == protocol.JobCancelled && !v.cancelled[id]:

@@ -4,7 +4,10 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,129 +15,130 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
-var (
-	only  = flag.String("mutant", "", "only the mutants whose name has this in it")
-	short = flag.Int("mutantseeds", 60, "seeds that a mutant must not outlive")
-)
+var bounds = flag.Int("mutantseeds", 60, "seeds in which a bug must show that what its patch names does not catch")
 
-// TestMutants plants each bug of mutations/ into the market, by an overlay of the
-// compiler's, and wants the simulator to fail where it does not without the bug. A patch
-// that no longer applies fails too: it is to be brought up to date with what it spoils.
+// TestMutants plants each bug into a build of its own, by an overlay of the compiler's, and
+// wants the simulator to fail. First run are the tests and seeds named beside the patch,
+// which pass without it; then all named cases, then seeds from 1 on.
 func TestMutants(t *testing.T) {
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	patches, err := filepath.Glob("mutations/*.patch")
-	if err != nil || len(patches) < 20 {
-		t.Fatalf("%d patches: %v", len(patches), err)
-	}
-	whole := failures(t, root, "")
-	if len(whole) > 0 {
-		t.Errorf("the simulator fails without a planted bug: %v", whole)
-	}
-	caught := 0
-	for _, patch := range patches {
-		name := strings.TrimSuffix(filepath.Base(patch), ".patch")
-		if !strings.Contains(name, *only) {
-			continue
+	whole := build(t, nil)
+	sound := map[catch]func() string{} // what a run says without a planted bug
+	for _, m := range mutants(t) {
+		for _, c := range m.catches {
+			sound[c] = sync.OnceValue(func() string { return run(t, whole, c.args()...) })
 		}
-		found := failures(t, root, patch)
-		for f := range whole {
-			delete(found, f)
-		}
-		if len(found) == 0 {
-			t.Errorf("%s survives", name)
-			continue
-		}
-		caught++
-		t.Logf("%-28s caught by %s", name, first(found))
 	}
-	t.Logf("%d mutants caught", caught)
+	for _, m := range mutants(t) {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			bin := build(t, m)
+			for _, c := range m.catches {
+				if out := sound[c](); out != "" {
+					t.Fatalf("%s fails without a planted bug: %s", c, firstFault(out))
+				}
+				if out := run(t, bin, c.args()...); out != "" {
+					t.Logf("%s: caught by %s: %s", m.bug, c, firstFault(out))
+					return
+				}
+			}
+			if out := run(t, bin, "-test.run=^Test[^BEM]", "-test.failfast", "-first", fmt.Sprintf("-seeds=%d", *bounds)); out != "" {
+				t.Logf("%s: caught, but not by what its patch names; name what does: %s", m.bug, firstFault(out))
+				return
+			}
+			t.Errorf("%s: the simulator does not notice", m.bug)
+		})
+	}
 }
 
-func first(found map[string]bool) string {
-	list := sortedKeys(found)
-	text := list[0]
-	if len(list) > 1 {
-		text += fmt.Sprintf(" and %d more", len(list)-1)
+// args make a run of the simulator's test binary.
+func (c catch) args() []string {
+	if seed, ok := strings.CutPrefix(string(c), "seed "); ok {
+		return []string{"-test.run=^TestChaos$", "-first", "-seed=" + seed}
 	}
-	return text
+	return []string{"-test.run=^" + string(c) + "$", "-test.failfast"}
 }
 
-// failed finds the tests and the seeds that failed, and which invariant.
-var failed = regexp.MustCompile(`(?m)^\s*(?:--- FAIL: (\S+)|.*: (seed \d+: [A-Z]\d|seed \d+: \w+)|.*(never seen): .*|(panic: [a-z ]{0,40}).*)`)
+// faultLine is a line of a failed run that says what is wrong: an invariant or, where there
+// is none, whatever the last line says before the verdict.
+var faultLine = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: ((?:seed \d+: )?I\d: .*)|^(panic: .*)`)
 
-// failures builds the simulator with a patch and gives what fails in it.
-func failures(t *testing.T, root, patch string) map[string]bool {
+func firstFault(out string) string {
+	text := ""
+	for _, m := range faultLine.FindAllStringSubmatch(out, 1) {
+		text = cmp.Or(m[1], m[2])
+	}
+	if list := strings.Split(strings.TrimSpace(out), "\n"); text == "" {
+		text = list[max(0, len(list)-2)]
+	}
+	return text[:min(len(text), 200)]
+}
+
+// runTime bounds one run of a mutant. A bug that only makes the simulator slow is not caught.
+const runTime = 10 * time.Minute
+
+// run runs a simulator and gives its output where a test has failed.
+func run(t *testing.T, bin string, args ...string) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "sim.test")
-	args := []string{"test", "-c", "-o", bin}
-	if patch != "" {
-		args = append(args, "-overlay", overlay(t, root, patch))
+	ctx, cancel := context.WithTimeout(t.Context(), runTime)
+	defer cancel()
+	c := exec.CommandContext(ctx, bin, args...)
+	c.Env = append(os.Environ(), "GOMAXPROCS=1")
+	out, err := c.CombinedOutput()
+	var status *exec.ExitError
+	switch {
+	case err == nil:
+		return ""
+	case ctx.Err() != nil || !errors.As(err, &status) || !bytes.Contains(out, []byte("FAIL")) && !bytes.Contains(out, []byte("panic: ")):
+		t.Fatalf("%v: %v\n%s", args, err, out[:min(len(out), 2000)])
 	}
-	build := exec.Command("go", append(args, "./testnet/sim")...)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build with %q: %v\n%s", patch, err, out)
-	}
-	run := exec.Command(bin, "-test.timeout=3m", "-test.run=^Test[^BE]", fmt.Sprintf("-seeds=%d", *short))
-	run.Dir = filepath.Join(root, "testnet/sim")
-	out, err := run.CombinedOutput()
-	found := map[string]bool{}
-	if err == nil {
-		return found
-	}
-	for _, m := range failed.FindAllSubmatch(out, -1) {
-		name := string(bytes.Join(m[1:], nil))
-		if name != "TestChaos" {
-			found[name] = true
-		}
-	}
-	if len(found) == 0 {
-		found["status "+err.Error()] = true
-	}
-	return found
+	return string(out)
 }
 
-// overlay applies a patch to a copy of the files that it changes.
-func overlay(t *testing.T, root, patch string) string {
+// build makes the simulator's test binary, with a planted bug or without.
+func build(t *testing.T, m *mutant) string {
 	t.Helper()
-	data, err := os.ReadFile(patch)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	replace := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^\+\+\+ b/(\S+)`).FindAllSubmatch(data, -1) {
-		path := string(m[1])
-		source, err := os.ReadFile(filepath.Join(root, path))
+	bin := filepath.Join(dir, "sim.test")
+	args := []string{"test", "-c", "-ldflags=-s -w", "-o", bin}
+	if m != nil {
+		changed, err := m.apply("../..")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, path), source, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		replace[filepath.Join(root, path)] = filepath.Join(dir, path)
+		args = append(args, "-overlay", overlay(t, dir, changed))
 	}
-	apply := exec.Command("git", "apply", "-C1", "-")
-	apply.Dir, apply.Stdin = dir, bytes.NewReader(data)
-	apply.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
-	if out, err := apply.CombinedOutput(); err != nil {
-		t.Fatalf("%s does not apply: %v\n%s", patch, err, out)
+	if out, err := exec.CommandContext(t.Context(), "go", append(args, ".")...).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// overlay writes files that stand for others, and the list of them that the compiler reads.
+func overlay(t *testing.T, dir string, files map[string][]byte) string {
+	t.Helper()
+	replace := map[string]string{}
+	for path, data := range files {
+		from, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
+		if err := os.WriteFile(to, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[from] = to
 	}
 	list, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(name, list, 0o644); err != nil {
+	if err := os.WriteFile(name, list, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return name

@@ -206,8 +206,11 @@ func (p *Peer) Order(id protocol.JobID, sequence uint64, verb protocol.Verb) {
 		p.w.violate("order", "%w", err)
 		return
 	}
-	if verb == protocol.VerbCancel {
+	switch verb {
+	case protocol.VerbCancel, protocol.VerbRemove:
 		p.w.inv.cancelled[id] = true
+	case protocol.VerbPause:
+		p.w.inv.paused[id] = true
 	}
 	p.step(market.Ordered{Record: rec})
 	if p.up {
@@ -224,6 +227,7 @@ func (p *Peer) step(in market.Input) {
 		return
 	}
 	p.w.Steps++
+	p.w.Counts[inputName(in)]++
 	err := p.machine.Step(p.instant(), in)
 	if err != nil && !errors.Is(err, market.ErrExpired) && !errors.Is(err, market.ErrEnded) && !errors.Is(err, market.ErrNoJob) {
 		p.w.violate("step", "peer %d: %T: %w", p.Index, in, err)

@@ -334,7 +334,9 @@ func TestKeepGoing(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	w := New(lan(16, 5))
+	cfg := lan(16, 5)
+	cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return time.Minute }
+	w := New(cfg)
 	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 1000 })
 	w.Run(time.Second, nil)
 	w.Peers[2].Cancel(id)

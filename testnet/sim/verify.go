@@ -30,7 +30,7 @@ func (w *World) Verify(id protocol.JobID, want protocol.JobState) {
 		}
 		keepers++
 		if v.State != want {
-			w.violate("I1", "%s: not state %d", viewText(p, &v), want)
+			w.violate("I1", "%s: not %s", viewText(p, &v), stateName(want))
 			continue
 		}
 		if v.State == protocol.JobDone {
