@@ -38,7 +38,8 @@ func (s *swarm) patience(o *protocol.Open) time.Duration {
 	return time.Duration(most*step+most*step*(w&0xffff)>>16) * time.Microsecond
 }
 
-// offer considers a range that has no holder. A busy peer waits one Step more.
+// offer considers a range that has no holder. A busy peer comes after all that are free: what
+// it took would wait for a slot, until somebody free came to ask for it.
 func (s *swarm) offer(o protocol.Open) {
 	sh := s.share(o.Stage)
 	if sh == nil || !sh.able() || s.paused() || len(s.adopts) >= maxAdoptions {
@@ -51,7 +52,7 @@ func (s *swarm) offer(o protocol.Open) {
 	}
 	due := s.m.now.Mono + s.patience(&o)
 	if len(s.m.runs) >= s.m.cfg.Slots {
-		due += s.m.cfg.Step
+		due += s.m.cfg.Step * time.Duration(min(s.size(), uint64(s.m.cfg.Steps)))
 	}
 	for t := o.Range.Lo; t < o.Range.Hi && t < o.Range.Lo+protocol.TaskIndex(protocol.MaxGrant); t++ {
 		due = max(due, sh.avoid[t])
