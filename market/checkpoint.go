@@ -1,17 +1,21 @@
 package market
 
 import (
+	"slices"
 	"time"
 
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
 )
 
-// progress is a checkpoint that is not recorded yet: its state is on its way to keepers.
+// progress is a checkpoint that is not recorded yet: its state is on its way to keepers, or
+// waits for its turn.
 type progress struct {
 	state cid.Cid
-	since time.Duration
+	since time.Duration            // when keepers are asked to store it
+	begun bool                     // they were
 	by    map[protocol.PeerID]bool // keepers that have it, durable
+	next  cid.Cid                  // a newer one, which waits for this to be recorded; cid.Undef: none
 }
 
 // maxProgress bounds the checkpoints on their way: the newest of each running task.
@@ -19,7 +23,8 @@ const maxProgress = MaxSlots
 
 // checkpointed has the state of a running task stored with the two keepers that judge
 // this peer: they outlive it, and whoever adopts the task asks them. The record is
-// written once one of them has it and the other has, or had time to.
+// written once one of them has it and the other has, or had time to. A task has one
+// checkpoint a beat: of those that a program takes faster the newest goes when it is due.
 func (m *Machine) checkpointed(in Checkpointed) {
 	r := m.runs[in.ID]
 	if r == nil {
@@ -31,14 +36,36 @@ func (m *Machine) checkpointed(in Checkpointed) {
 		s.dropStates(in.State)
 		return
 	}
-	old := sh.progress[r.task]
-	sh.progress[r.task] = &progress{state: in.State, since: m.now.Mono, by: map[protocol.PeerID]bool{}}
-	if old != nil {
-		s.dropStates(old.state)
+	r.resumed = false
+	old := in.State
+	if p := sh.progress[r.task]; p == nil {
+		sh.addProgress(r, in.State)
+		return
+	} else if p.begun {
+		old, p.next = p.next, in.State
+	} else {
+		old, p.state = p.state, in.State
 	}
+	s.dropStates(old)
+}
+
+// addProgress takes up a checkpoint of a run that has none on its way.
+func (sh *share) addProgress(r *run, state cid.Cid) {
+	sh.progress[r.task] = &progress{state: state, since: max(sh.s.m.now.Mono, r.nextCheck), by: map[protocol.PeerID]bool{}}
+	sh.beginProgress(r)
+}
+
+// beginProgress has the state of a run's checkpoint stored once its time has come.
+func (sh *share) beginProgress(r *run) {
+	s, m, p := sh.s, sh.s.m, sh.progress[r.task]
+	if m.now.Mono < p.since {
+		s.wakeAt(p.since)
+		return
+	}
+	p.begun, r.nextCheck = true, m.now.Mono+m.cfg.Beat
 	m.out.Sync = true
 	for _, k := range s.links() {
-		m.send(k, &protocol.Replicate{Job: s.id, Root: in.State})
+		m.send(k, &protocol.Replicate{Job: s.id, Root: p.state})
 	}
 	s.wakeAt(m.now.Mono + m.cfg.Beat)
 	sh.settleProgress(r.task)
@@ -48,7 +75,7 @@ func (m *Machine) checkpointed(in Checkpointed) {
 func (sh *share) settleProgress(t protocol.TaskIndex) {
 	s, p := sh.s, sh.progress[t]
 	r := sh.running[t]
-	if p == nil || r == nil {
+	if p == nil || r == nil || !p.begun {
 		return
 	}
 	links := len(s.links())
@@ -58,22 +85,29 @@ func (sh *share) settleProgress(t protocol.TaskIndex) {
 	delete(sh.progress, t)
 	c := sh.st.at(t)
 	if c.done != nil || c.life != r.life {
-		s.dropStates(p.state)
+		s.dropStates(p.state, p.next)
 		return
 	}
 	r.checks++
 	s.sign(&protocol.Checkpoint{
 		StageRef: sh.st.ref, Life: c.life, Task: t, Epoch: r.epoch, Sequence: r.checks, State: p.state,
 	})
+	if p.next.Defined() {
+		sh.addProgress(r, p.next)
+	}
 }
 
 // progressTick looks at the checkpoints on their way.
 func (sh *share) progressTick() {
 	for _, t := range sortedKeys(sh.progress) {
 		if sh.running[t] == nil {
-			gone := sh.progress[t].state
+			gone := sh.progress[t]
 			delete(sh.progress, t)
-			sh.s.dropStates(gone)
+			sh.s.dropStates(gone.state, gone.next)
+			continue
+		}
+		if !sh.progress[t].begun {
+			sh.beginProgress(sh.running[t])
 			continue
 		}
 		sh.settleProgress(t)
@@ -103,13 +137,23 @@ func (s *swarm) replicate(from protocol.PeerID, q *protocol.Replicate) {
 	if s.keep == nil || !s.running() {
 		return
 	}
-	s.m.fetch(Fetch{Kind: FetchOutputs, Job: s.id, Roots: []cid.Cid{q.Root}, From: []protocol.PeerID{from}}, func(f Fetched) {
+	s.m.fetch(Fetch{Kind: FetchOutputs, Job: s.id, Roots: []cid.Cid{q.Root}, Limit: s.stateLimit(), From: []protocol.PeerID{from}}, func(f Fetched) {
 		if f.Err != nil {
 			return
 		}
 		s.m.out.Sync = true
 		s.m.send(from, &protocol.Stored{Job: s.id, Pages: []cid.Cid{q.Root}})
 	})
+}
+
+// stateLimit is how many bytes the state of a task may have: what its disk limit allows in
+// /state/, and a little for how it is stored.
+func (s *swarm) stateLimit() uint64 {
+	most := uint64(0)
+	for i := range s.manifest().Stages {
+		most = max(most, s.manifest().Stages[i].Limits.Disk)
+	}
+	return most + most/64 + 1<<20
 }
 
 // checkpointOf is the checkpoint that a record about to be learned may replace.
@@ -186,6 +230,7 @@ func (s *swarm) checkpointLearned(old *protocol.Record) {
 // dropStates lets go of states that nothing needs any more. Two of the same content have
 // one name: a task that is run again makes that of its last run, and another may too.
 func (s *swarm) dropStates(list ...cid.Cid) {
+	list = slices.DeleteFunc(list, func(c cid.Cid) bool { return !c.Defined() })
 	if len(list) == 0 {
 		return
 	}
@@ -202,7 +247,7 @@ func (s *swarm) dropStates(list ...cid.Cid) {
 		})
 		if sh := s.shares[i]; sh != nil {
 			for _, t := range sortedKeys(sh.progress) {
-				needed[key(sh.progress[t].state)] = true
+				needed[key(sh.progress[t].state)], needed[key(sh.progress[t].next)] = true, true
 			}
 		}
 	}

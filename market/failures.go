@@ -81,3 +81,11 @@ func (f *failures) by(p protocol.PeerID, g protocol.Generation) protocol.Attempt
 	}
 	return 0
 }
+
+// hung tells whether an attempt of generation g that went on from a checkpoint passed its
+// time limit without making another.
+func (f *failures) hung(g protocol.Generation) bool {
+	return f != nil && f.generation == g && slices.ContainsFunc(f.records, func(r *protocol.Record) bool {
+		return failedOf(r).Reason == protocol.ReasonHang
+	})
+}

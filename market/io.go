@@ -231,5 +231,6 @@ type Fetch struct {
 	Groups protocol.GroupSet
 	Root   cid.Cid
 	Roots  []cid.Cid
+	Limit  uint64 // FetchOutputs: bytes at most, or the fetch fails; 0: none but the quota
 	From   []protocol.PeerID
 }

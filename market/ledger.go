@@ -369,6 +369,8 @@ func failureText(rec *protocol.Record) string {
 		text += "trap"
 	case protocol.ReasonTimeout:
 		text += "passed its time limit"
+	case protocol.ReasonHang:
+		text += "passed its time limit after it went on from a checkpoint"
 	case protocol.ReasonMemory:
 		text += "passed its memory limit"
 	case protocol.ReasonOutput:

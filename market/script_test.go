@@ -318,6 +318,9 @@ func (w *script) work(command string, l *line) bool {
 		end.Outcome = OutcomeDone
 	case "fail":
 		end = Ended{Outcome: OutcomeFailed, Reason: protocol.ReasonExit, Exit: 3}
+		if l.has("time") {
+			end.Reason, end.Exit = protocol.ReasonTimeout, 0
+		}
 	case "release":
 		end.Outcome = OutcomeReleased
 		if l.has("missing") {

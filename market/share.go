@@ -41,6 +41,9 @@ type run struct {
 	since   time.Duration
 	stopped bool
 	checks  uint64 // checkpoints recorded under this epoch
+
+	resumed   bool          // from a checkpoint, and it has made none since
+	nextCheck time.Duration // when its next checkpoint may go to the keepers
 }
 
 // finished is a result that is in no page yet.
@@ -152,7 +155,9 @@ func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	}
 	if c.check != nil {
 		b := c.check.Body.(*protocol.Checkpoint)
-		order.State = b.State
+		if !c.failed.hung(sh.s.ledger.generation()) {
+			order.State, r.resumed = b.State, true
+		}
 		if b.Epoch == r.epoch {
 			r.checks = b.Sequence
 		}
@@ -305,9 +310,13 @@ func (s *swarm) troubled(why string) {
 // failed records a failed attempt and gives the task back, so that another peer tries.
 func (sh *share) failed(r *run, c *cell, in Ended) {
 	g := sh.s.ledger.generation()
+	reason := in.Reason
+	if reason == protocol.ReasonTimeout && r.resumed {
+		reason = protocol.ReasonHang // the state may be why: the next attempt starts anew
+	}
 	sh.s.sign(&protocol.Failed{
 		StageRef: sh.st.ref, Life: r.life, Task: r.task, Generation: g, Attempt: c.failed.by(sh.s.m.self, g) + 1,
-		Reason: in.Reason, Exit: in.Exit, Detail: in.Detail, Log: in.Log,
+		Reason: reason, Exit: in.Exit, Detail: in.Detail, Log: in.Log,
 	})
 	if !sh.s.running() {
 		return

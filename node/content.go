@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/job"
@@ -54,6 +56,8 @@ func (c *content) arrived(id cid.Cid) {
 type source struct {
 	job  protocol.JobID
 	from []protocol.PeerID // best first
+
+	limit uint64 // bytes that a fetch may bring; 0: the quota alone
 }
 
 // local is the bytes of a chunk that is here.
@@ -91,11 +95,26 @@ func (c *content) fetch(ctx context.Context, roots []cid.Cid, from source) error
 	}
 	holders := slices.DeleteFunc(slices.Clone(from.from), func(p protocol.PeerID) bool { return p == c.self })
 	opts := chunkstore.FetchOptions{Find: func(ctx context.Context, id cid.Cid) []peer.ID { return c.find(ctx, id, from) }}
-	if from.job != "" {
-		opts.Arrived = func(giver peer.ID, bytes int) { c.moved.add(from.job, giver, bytes) }
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var brought atomic.Uint64
+	opts.Arrived = func(giver peer.ID, bytes int) {
+		if from.job != "" {
+			c.moved.add(from.job, giver, bytes)
+		}
+		if n := brought.Add(uint64(bytes)); from.limit > 0 && n > from.limit {
+			cancel(errTooMuch)
+		}
 	}
-	return c.exchange.FetchDAG(ctx, roots, holders, opts)
+	err := c.exchange.FetchDAG(ctx, roots, holders, opts)
+	if errors.Is(context.Cause(ctx), errTooMuch) {
+		return fmt.Errorf("node: fetch %s: over %d bytes: %w", roots[0], from.limit, errTooMuch)
+	}
+	return err
 }
+
+// errTooMuch: what was to be fetched is larger than it may be.
+var errTooMuch = errors.New("too large")
 
 // whole tells cheaply that a root is here and right, and has nothing below it. A chunk from before the start is read once: it may be damaged.
 func (c *content) whole(ctx context.Context, root cid.Cid) bool {

@@ -94,7 +94,7 @@ func (f *fetcher) work() {
 
 // fetch carries out one Fetch.
 func (f *fetcher) fetch(q market.Fetch) market.Fetched {
-	from := source{job: q.Job, from: q.From}
+	from := source{job: q.Job, from: q.From, limit: q.Limit}
 	done := market.Fetched{ID: q.ID}
 	switch q.Kind {
 	case market.FetchManifest:

@@ -87,7 +87,7 @@ func summary(v *view, signed *job.Signed) api.Summary {
 // reasonNames are the reasons of failed attempts as text.
 var reasonNames = map[protocol.Reason]string{
 	protocol.ReasonExit: api.ReasonExit, protocol.ReasonTrap: "trap", protocol.ReasonTimeout: "timeout", protocol.ReasonMemory: "memory",
-	protocol.ReasonOutput: "output", protocol.ReasonDisk: "disk", protocol.ReasonDeath: api.ReasonDeath, protocol.ReasonSuspect: api.ReasonSuspect,
+	protocol.ReasonOutput: "output", protocol.ReasonDisk: "disk", protocol.ReasonDeath: api.ReasonDeath, protocol.ReasonSuspect: api.ReasonSuspect, protocol.ReasonHang: api.ReasonHang,
 }
 
 // told is a failure as users see it; its stage is one of the manifest's.

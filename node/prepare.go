@@ -178,14 +178,14 @@ func (p *preparer) prefetch(ctx context.Context, r *market.Run) error {
 	if err != nil || !entry.Root.Defined() || r.Job.Manifest.Stages[r.Stage].Source.Kind != job.SourceIndex {
 		return err
 	}
-	return p.content.fetch(ctx, []cid.Cid{entry.Root}, source{r.Job.ID, r.From})
+	return p.content.fetch(ctx, []cid.Cid{entry.Root}, source{job: r.Job.ID, from: r.From})
 }
 
 // common fills in what the job's tasks have in common, and gives the task's entry.
 func (p *preparer) common(ctx context.Context, r *market.Run, j *jobFiles, t *sandbox.Task) (job.Entry, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.ctx, j.from = ctx, source{r.Job.ID, r.From}
+	j.ctx, j.from = ctx, source{job: r.Job.ID, from: r.From}
 	if err := p.load(ctx, r, j); err != nil {
 		return job.Entry{}, err
 	}
@@ -263,7 +263,7 @@ func (p *preparer) getter(j *jobFiles) job.Getter {
 func (p *preparer) bring(ctx context.Context, r *market.Run, root cid.Cid, out *prepared) error {
 	hold := p.content.store.Hold()
 	out.cleanup = append(out.cleanup, hold.Release)
-	return p.content.fetch(ctx, []cid.Cid{root}, source{r.Job.ID, r.From})
+	return p.content.fetch(ctx, []cid.Cid{root}, source{job: r.Job.ID, from: r.From})
 }
 
 // piece brings a task's piece of the input as the files of its chunks: a copy would cost as much as reading it.
@@ -320,7 +320,7 @@ func (p *preparer) join(ctx context.Context, r *market.Run, j *jobFiles, reads p
 		if err != nil {
 			return "", err
 		}
-		if err := p.append(ctx, w, results, source{r.Job.ID, r.From}); err != nil {
+		if err := p.append(ctx, w, results, source{job: r.Job.ID, from: r.From}); err != nil {
 			return "", err
 		}
 	}
@@ -334,7 +334,7 @@ func (p *preparer) join(ctx context.Context, r *market.Run, j *jobFiles, reads p
 func (p *preparer) results(ctx context.Context, r *market.Run, j *jobFiles, tasks protocol.Range) (list []protocol.Result, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.ctx, j.from = ctx, source{r.Job.ID, r.From}
+	j.ctx, j.from = ctx, source{job: r.Job.ID, from: r.From}
 	sealed := j.results[r.Stage]
 	if sealed.Results == nil || sealed.root != r.Sources[0] {
 		m := &r.Job.Manifest

@@ -144,6 +144,7 @@ const (
 	ReasonDisk    Reason = 6
 	ReasonDeath   Reason = 7 // meshd died while the task ran alone in it
 	ReasonSuspect Reason = 8 // meshd died while the task ran beside others: no attempt, but it next runs alone
+	ReasonHang    Reason = 9 // time: it went on from a checkpoint and made none; it next starts anew
 )
 
 // Failed says how often the signer has failed at a task in a generation: at least once, or

@@ -130,7 +130,7 @@ func brokenOthers() map[string]protocol.Body {
 		"failed before it tried":        failed(func(f *protocol.Failed) { f.Attempt = 0 }),
 		"failed too often":              failed(func(f *protocol.Failed) { f.Attempt = protocol.MaxAttempt + 1 }),
 		"failed for no reason":          failed(func(f *protocol.Failed) { f.Reason = 0 }),
-		"failed for no known reason":    failed(func(f *protocol.Failed) { f.Reason = 9 }),
+		"failed for no known reason":    failed(func(f *protocol.Failed) { f.Reason = protocol.ReasonHang + 1 }),
 		"suspected, and counted":        failed(func(f *protocol.Failed) { f.Reason = protocol.ReasonSuspect }),
 		"failed past the stage":         failed(func(f *protocol.Failed) { f.Task = protocol.MaxTasks }),
 		"failed with a novel":           failed(func(f *protocol.Failed) { f.Detail = strings.Repeat("x", protocol.MaxDetail+1) }),

@@ -168,7 +168,7 @@ func (f *Failed) validate(PeerID) error {
 	v.count(uint64(f.Generation), "generation over the limit")
 	v.that((f.Attempt > 0) == (f.Reason != ReasonSuspect), "no attempt, or one where none is counted")
 	v.that(f.Attempt <= MaxAttempt, "attempt over the limit")
-	v.that(f.Reason >= ReasonExit && f.Reason <= ReasonSuspect, "unknown reason")
+	v.that(f.Reason >= ReasonExit && f.Reason <= ReasonHang, "unknown reason")
 	v.text(f.Detail)
 	v.that(!f.Log.Defined() || ValidCID(f.Log), "log is no chunk")
 	return v.err

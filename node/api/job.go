@@ -173,7 +173,7 @@ type Failure struct {
 	Task    uint64 `json:"task"`
 	Attempt uint64 `json:"attempt"` // how often it has failed there; a task's attempts are the sum over its peers
 	Peer    string `json:"peer"`
-	Reason  string `json:"reason"` // exit, trap, timeout, memory, output, disk, death, suspect
+	Reason  string `json:"reason"` // exit, trap, timeout, memory, output, disk, death, suspect, hang
 	Exit    int32  `json:"exit,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 }
@@ -187,6 +187,8 @@ func (f Failure) String() string {
 		how = fmt.Sprintf("exit status %d", f.Exit)
 	case ReasonDeath:
 		how = "meshd died while it ran alone"
+	case ReasonHang:
+		how = "passed its time limit after it went on from a checkpoint; it next starts anew"
 	case ReasonSuspect:
 		how = "meshd died while it and others ran; it next runs alone"
 	}
@@ -204,6 +206,7 @@ func (f Failure) String() string {
 const (
 	ReasonExit    = "exit"    // its exit status, which is in Exit
 	ReasonDeath   = "death"   // of the meshd that ran it, and nothing else
+	ReasonHang    = "hang"    // of a run that went on from a checkpoint and passed its time limit
 	ReasonSuspect = "suspect" // of the meshd that ran it and others; it counts nothing
 )
 

@@ -12,6 +12,7 @@ func TestFailureSaysNothingTwice(t *testing.T) {
 		"map/0: memory":                                                 {Reason: "memory"},
 		"map/0: meshd died while it ran alone":                          {Reason: ReasonDeath},
 		"map/0: meshd died while it and others ran; it next runs alone": {Reason: ReasonSuspect},
+		"map/0: passed its time limit after it went on from a checkpoint; it next starts anew": {Reason: ReasonHang},
 	} {
 		f.Stage = "map"
 		if got := f.String(); got != want {

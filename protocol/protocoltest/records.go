@@ -46,7 +46,7 @@ func Body(t *rapid.T, kind protocol.Kind, job protocol.JobID, signer protocol.Pe
 	case protocol.KindFailed:
 		f := &protocol.Failed{StageRef: Stage(t, job), Life: Life(t), Task: Task(t),
 			Generation: protocol.Generation(count(t, "generation")),
-			Reason:     protocol.Reason(rapid.Uint8Range(1, 8).Draw(t, "reason")),
+			Reason:     protocol.Reason(rapid.Uint8Range(1, 9).Draw(t, "reason")),
 			Exit:       rapid.Int32().Draw(t, "exit"), Detail: text(t)}
 		if f.Reason != protocol.ReasonSuspect {
 			f.Attempt = protocol.Attempt(rapid.Uint32Range(1, uint32(protocol.MaxAttempt)).Draw(t, "attempt"))
