@@ -53,11 +53,10 @@ func Expected() []string {
 		"order: cancel", "order: pause", "order: resume", "order: retry", "journal: compacted",
 		"job: done", "job: failed", "job: cancelled",
 		"job: running, then done", "job: running, then failed", "job: running, then cancelled", "job: failed, then running",
-		"job: done, then cancelled", "job: failed, then cancelled",
 	}
 	for _, k := range []string{
 		"Control", "Keep", "Segment grant", "Segment release", "Segment release for", "Segment adopt", "Done", "Failed",
-		"Checkpoint", "Seal level 0", "Seal level 1", "Keep of the ledger alone", "Reopen",
+		"Checkpoint", "Seal level 0", "Seal level 1", "Unkeep", "Reopen",
 	} {
 		list = append(list, "record: "+k)
 	}

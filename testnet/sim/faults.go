@@ -239,7 +239,7 @@ func (c *chaos) claims() {
 		}
 		p.CutPower()
 	})
-	c.After(at+spell, func() {
+	c.After(at+20*time.Second+spell, func() { // by then it is missed
 		if p != c.gone {
 			p.Restart()
 		}

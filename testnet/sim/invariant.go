@@ -36,6 +36,7 @@ type invariants struct {
 	images    map[part][]image
 	cancelled map[protocol.JobID]bool
 	paused    map[protocol.JobID]bool // ever
+	unkept    map[protocol.Hash]bool  // Keeps that their signers have taken back
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
 	pages     map[string]protocol.Range // what a Done said of each
@@ -74,7 +75,7 @@ type sealed struct {
 func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
-		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
+		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
 		pages: map[string]protocol.Range{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
@@ -111,6 +112,8 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 	switch b := rec.Body.(type) {
 	case *protocol.Keep:
 		v.keeps[h] = keepOf{rec.Signer, b.Job}
+	case *protocol.Unkeep:
+		v.unkept[b.Keep] = true
 	case *protocol.Control:
 		if rec.Signer != ownerSigner().ID() {
 			v.w.violate("I8", "peer %d takes an order that is not the owner's", p.Index)
@@ -284,7 +287,7 @@ func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, 
 	case *protocol.Keep:
 		refers("manifest", p.disk.jobs[b.Job])
 		for _, root := range programs(v.w.jobs[b.Job]) {
-			refers("program", b.Groups == 0 || p.disk.durable(root.KeyString()))
+			refers("program", b.Groups == 0 || v.unkept[rec.Hash] || p.disk.durable(root.KeyString()))
 		}
 	case *protocol.Seal:
 		refers("leaf or node", p.disk.durable(b.Root.KeyString()))
