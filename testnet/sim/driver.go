@@ -160,8 +160,9 @@ func (p *Peer) send(m market.Envelope) {
 		w.Counts["fault: message doubled"]++
 		times = 2
 	}
+	first := p.dial(q)
 	for range times {
-		w.bring(p, q, w.delay(p.Index, q.Index), func() {
+		w.bring(p, q, first+w.delay(p.Index, q.Index), func() {
 			q.step(market.Received{From: p.ID(), Message: m.Message})
 		})
 	}

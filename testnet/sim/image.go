@@ -11,20 +11,30 @@ type image struct {
 	tasks []uint64 // life, then done, then epoch
 }
 
-// sampleEvery is how many steps of a world lie between two looks at a ledger.
-const sampleEvery = 509
+// sampleEvery is how many steps of a world lie between two looks at a ledger; of one with
+// many tasks so many more, as a look costs what its tasks do.
+func (v *invariants) sampleEvery() int {
+	every := 509
+	for _, id := range v.w.order {
+		for i := range v.w.jobs[id].Manifest.Stages {
+			every += int(v.w.jobs[id].Manifest.Stages[i].Tasks / 8)
+		}
+	}
+	return every
+}
 
 // maxLedger bounds the bytes of a job's records with up to 10^6 tasks.
 const maxLedger = 4 << 20
 
 // stepped looks at a keeper's ledger now and then.
 func (v *invariants) stepped(p *Peer) {
-	if v.w.Steps%sampleEvery != 0 || !p.up {
+	if v.w.Steps < v.next || !p.up {
 		return
 	}
 	for _, id := range v.w.order {
 		if p.disk.kept[id] {
 			v.ledger(p, id)
+			v.next = v.w.Steps + v.sampleEvery()
 		}
 	}
 }

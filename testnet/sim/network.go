@@ -60,12 +60,70 @@ func (w *World) Partition(side func(i int) int) {
 		}
 	}
 	for _, p := range w.Peers {
-		for _, q := range w.Peers {
+		for _, q := range w.near(p) {
 			if p != q && p.links[q.Index] == w.net.apart(p.Index, q.Index) {
 				w.After(w.between(0, w.net.notice), func() { p.look(q) })
 			}
 		}
 	}
+}
+
+// fullMesh is up to how many peers all are connected with all; beyond, each looks for
+// neighbours of its own when it starts, and connects with others when it sends to them. That
+// is what libp2p does: a peer keeps one or two hundred connections.
+const (
+	fullMesh   = 128
+	neighbours = 32
+)
+
+// near are the peers that p is connected with or would be if it could.
+func (w *World) near(p *Peer) []*Peer {
+	if len(w.Peers) <= fullMesh {
+		return w.Peers
+	}
+	list := make([]*Peer, 0, len(p.links))
+	for _, i := range sortedKeys(p.links) {
+		list = append(list, w.Peers[i])
+	}
+	return list
+}
+
+// meet connects a peer that starts with those that it looks for: all that are up and in
+// reach or, in a large mesh, some of them.
+func (p *Peer) meet() {
+	if len(p.w.Peers) <= fullMesh {
+		for _, q := range p.w.Peers {
+			p.connect(q)
+		}
+		return
+	}
+	for range neighbours {
+		p.connect(p.w.Peers[p.w.rng.IntN(len(p.w.Peers))])
+	}
+}
+
+// connect makes a new connection, if it can be made.
+func (p *Peer) connect(q *Peer) {
+	if q == p || !q.up || !p.up || p.w.net.apart(p.Index, q.Index) {
+		return
+	}
+	p.look(q)
+	q.links[p.Index] = false // a new connection
+	q.look(p)
+}
+
+// dial connects with a peer that something is to be sent to, and tells how long that takes.
+func (p *Peer) dial(q *Peer) time.Duration {
+	if p.links[q.Index] || len(p.w.Peers) <= fullMesh || p == q {
+		return 0
+	}
+	d := 2 * p.w.delay(p.Index, q.Index)
+	p.later(d, func() {
+		if !p.links[q.Index] {
+			p.connect(q)
+		}
+	})
+	return d
 }
 
 // look has a peer find out whether it is connected with another.

@@ -15,7 +15,7 @@ type Peer struct {
 	Index  int
 	signer insecure.Signer
 	disk   disk
-	links  []bool // by peer: connected, as this one sees it
+	links  map[int]bool // by peer: connected, as this one sees it; not there: never was
 
 	up          bool
 	asleep      bool // suspended: not up, and not down
@@ -104,17 +104,6 @@ func (p *Peer) start() {
 	p.step(market.Died{Tasks: p.died})
 }
 
-// meet connects the peer with all others that are up and in reach.
-func (p *Peer) meet() {
-	for _, q := range p.w.Peers {
-		if q != p && q.up && p.up && !p.w.net.apart(p.Index, q.Index) {
-			p.look(q)
-			q.links[p.Index] = false // a new connection
-			q.look(p)
-		}
-	}
-}
-
 // Kill is kill -9: the others hear of it at once, and what was written is there.
 func (p *Peer) Kill() {
 	if p.up {
@@ -157,7 +146,7 @@ func (p *Peer) down(notice time.Duration) {
 	}
 	p.w.look = true
 	p.w.inv.crashed(p)
-	for _, q := range p.w.Peers {
+	for _, q := range p.w.near(p) {
 		if q.up && q.links[p.Index] {
 			life := p.life
 			p.w.After(p.w.between(0, notice), func() {

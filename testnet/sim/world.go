@@ -95,7 +95,7 @@ func New(cfg Config) *World {
 	w.net.init(cfg.Peers)
 	w.inv.init(w)
 	for i := range cfg.Peers {
-		p := &Peer{w: w, Index: i, signer: insecure.NewSigner(uint64(i)), links: make([]bool, cfg.Peers)}
+		p := &Peer{w: w, Index: i, signer: insecure.NewSigner(uint64(i)), links: map[int]bool{}}
 		p.disk.init()
 		w.Peers = append(w.Peers, p)
 		w.byID[p.ID()] = p
@@ -137,7 +137,8 @@ func (w *World) between(lo, hi time.Duration) time.Duration {
 
 func (w *World) chance(perMille int) bool { return perMille > 0 && w.rng.IntN(1000) < perMille }
 
-// lookEvery is how often Run asks whether it is done where no View has changed.
+// lookEvery is how often Run asks whether it is done where no View has changed, and in a
+// large mesh, where one always has.
 const lookEvery = 250 * time.Millisecond
 
 // Run lets time pass until done says so, and tells whether it did before the limit.
@@ -145,7 +146,7 @@ func (w *World) Run(limit time.Duration, done func() bool) bool {
 	w.look = true
 	next := w.now
 	for len(w.queue) > 0 && w.queue[0].at <= limit {
-		if done != nil && (w.look || w.now >= next) {
+		if done != nil && (w.look && len(w.Peers) <= fullMesh || w.now >= next) {
 			if done() {
 				return true
 			}
@@ -189,14 +190,11 @@ func (w *World) Done(id protocol.JobID) bool {
 		if !p.up || !p.disk.kept[id] {
 			continue
 		}
-		v, ok := p.machine.View(id)
-		if !ok || !v.Keeper {
-			continue
-		}
-		if v.State == protocol.JobRunning {
+		state, keeper := p.machine.State(id)
+		if keeper && state == protocol.JobRunning {
 			return false
 		}
-		any = true
+		any = any || keeper
 	}
 	return any
 }
@@ -208,7 +206,7 @@ func (w *World) Settled(id protocol.JobID) bool {
 		if !p.up {
 			continue
 		}
-		if v, ok := p.machine.View(id); !ok || !v.Keeper {
+		if _, keeper := p.machine.State(id); !keeper {
 			continue
 		}
 		d := p.machine.Digest(id)
