@@ -13,8 +13,20 @@ import (
 // lent is the copies that this peer gave away, and borrowed those that it runs.
 type copies struct {
 	lent     map[protocol.TaskIndex]protocol.PeerID
-	until    map[protocol.TaskIndex]time.Duration // when a copy that was lent should be done by far
+	loans    map[protocol.TaskIndex]loan // of what is lent
 	borrowed map[protocol.TaskIndex]protocol.PeerID
+}
+
+// loan is what a copy was given for, and when it should be done by far.
+type loan struct {
+	bid   protocol.Sequence
+	until time.Duration
+}
+
+// unlend forgets a copy: the task may have another.
+func (c *copies) unlend(t protocol.TaskIndex) {
+	delete(c.lent, t)
+	delete(c.loans, t)
 }
 
 // expect is how long a run is still expected to take: what is left of the mean or, once
@@ -43,13 +55,12 @@ func (s *swarm) lend(sh *share) {
 		if b.Stage != sh.st.ref || b.Rate == 0 || b.Memory < sh.stage().Limits.Memory {
 			continue
 		}
-		there := time.Duration(uint64(max(b.Slots, 1))*1000*uint64(time.Second)/uint64(b.Rate)) + s.m.cfg.Lead
+		there := b.task() + s.m.cfg.Lead
 		var last *run
 		for _, t := range sortedKeys(sh.running) {
 			r := sh.running[t]
-			if until, ok := sh.copies.until[t]; ok && now >= until {
-				delete(sh.copies.lent, t)
-				delete(sh.copies.until, t)
+			if l, ok := sh.copies.loans[t]; ok && now >= l.until {
+				sh.copies.unlend(t)
 			}
 			if sh.copies.lent[t] == "" && sh.copies.borrowed[t] == "" && !r.stopped && r != s.m.alone && (last == nil || sh.expect(r) > sh.expect(last)) {
 				last = r
@@ -63,13 +74,29 @@ func (s *swarm) lend(sh *share) {
 			continue
 		}
 		sh.copies.lent[last.task] = b.from
-		sh.copies.until[last.task] = now + 2*there + s.m.cfg.BidTime
+		sh.copies.loans[last.task] = loan{b.ID, now + 2*there + s.m.cfg.BidTime}
 		s.stand.bids = slices.DeleteFunc(s.stand.bids, func(o standing) bool { return o.from == b.from })
 		s.m.send(b.from, &protocol.Backup{Job: s.id, Bid: b.ID, Stage: sh.st.ref, Life: last.life, Task: last.task})
 	}
 }
 
-// backup takes a copy of another's task, if there is a slot for it.
+// declined takes back a copy that its bidder has no slot for.
+func (s *swarm) declined(from protocol.PeerID, bid protocol.Sequence) {
+	for _, sh := range s.shares {
+		if sh == nil {
+			continue
+		}
+		for _, t := range sortedKeys(sh.copies.lent) {
+			if sh.copies.lent[t] == from && sh.copies.loans[t].bid == bid {
+				sh.copies.unlend(t)
+				s.wakeAt(s.m.now.Mono)
+			}
+		}
+	}
+}
+
+// backup takes a copy of another's task, if there is a slot for it; else says so at once,
+// or nobody would get it for as long as it should take here.
 func (s *swarm) backup(from protocol.PeerID, b *protocol.Backup) {
 	n := len(s.seek.bids)
 	s.seek.bids = slices.DeleteFunc(s.seek.bids, func(o sentBid) bool { return o.holder == from && o.id == b.Bid })
@@ -94,6 +121,7 @@ func (sh *share) settleCopies(rec *protocol.Record, r protocol.Range) {
 			if r.Contains(t) {
 				sh.s.m.tell(side[t], rec)
 				delete(side, t)
+				delete(sh.copies.loans, t)
 			}
 		}
 	}

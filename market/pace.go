@@ -30,10 +30,15 @@ func (m *Machine) paceOf(st *job.Stage) *pace {
 	return p
 }
 
-// ran adds a measured time. The first few weigh as in a plain mean, later ones an eighth.
+// paceRuns is how many runs an estimate is the mean of. Tasks of one program often differ by
+// half their mean; the mean of 16 is then known to an eighth, and a machine that has become
+// slower shows within a few.
+const paceRuns = 16
+
+// ran adds a measured time. The first weigh as in a plain mean.
 func (p *pace) ran(d time.Duration) {
 	p.runs++
-	p.mean += (max(d, time.Microsecond) - p.mean) / time.Duration(min(p.runs, 8))
+	p.mean += (max(d, time.Microsecond) - p.mean) / time.Duration(min(p.runs, paceRuns))
 }
 
 // task is the estimate; 0: not known.

@@ -50,6 +50,7 @@ var unordered = map[string]string{
 	"swarm.settleOwed":   "what is deleted does not depend on what was before",
 	"swarm.sealTick":     "the keys are sorted before they are looked at",
 	"swarm.stageView":    "what is added up is whole numbers",
+	"swarm.answer":       "the greatest of a total order are kept",
 	"swarm.watchHolders": "what is copied to is a map, gone through by its sorted keys",
 	"Machine.Running":    "what is returned is a map",
 }

@@ -1,7 +1,6 @@
 package market
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -23,7 +22,8 @@ type seekState struct {
 
 type hint struct {
 	protocol.Hint
-	at time.Duration // when it was as old as it says
+	at    time.Duration // when it was as old as it says
+	worth time.Duration // to one more bidder, as its keeper sees it
 }
 
 type sentBid struct {
@@ -70,12 +70,11 @@ func (m *Machine) hungry() (bool, time.Duration) {
 	if len(m.runs) >= m.cfg.Slots {
 		soonest := never
 		for _, r := range m.runs {
-			t := r.sh.pace().task()
-			if t == 0 {
+			if r.sh.pace().task() == 0 {
 				soonest = min(soonest, m.cfg.AskMin*2)
 				continue
 			}
-			soonest = min(soonest, max(0, t-(m.now.Mono-r.since)))
+			soonest = min(soonest, r.sh.expect(r))
 		}
 		left += soonest
 	}
@@ -169,10 +168,10 @@ func (s *swarm) addHints(list []protocol.Hint) {
 		switch {
 		case i < 0:
 			if len(s.seek.hints) < 4*protocol.MaxHints {
-				s.seek.hints = append(s.seek.hints, hint{h, at})
+				s.seek.hints = append(s.seek.hints, hint{Hint: h, at: at})
 			}
 		case s.seek.hints[i].Sequence.Less(h.Sequence):
-			s.seek.hints[i] = hint{h, at}
+			s.seek.hints[i] = hint{Hint: h, at: at}
 		}
 	}
 }
@@ -187,25 +186,23 @@ func (h *hint) left(now time.Duration) time.Duration {
 	return max(0, last-max(0, now-h.at))
 }
 
-// bid bids to the holders that drain last, where that helps: where they would still
-// have work when one task is done here. Hints are used once. It tells whether a bid
-// went out.
+// bid bids to the holders that were named, in that order, where it helps: where they would
+// still have work when one task is done here. Who has nothing but running tasks is asked
+// for a copy, by a peer with a free slot, and one at a time: two would come at once, and
+// one be refused. Hints are used once. It tells whether a bid went out.
 func (s *swarm) bid() bool {
 	m, k := s.m, &s.seek
 	if ok, _ := m.hungry(); !ok || len(k.bids) > 0 || !s.acting() || s.paused() {
 		return false
 	}
 	now := m.now.Mono
-	slices.SortStableFunc(k.hints, func(a, b hint) int {
-		return cmp.Or(cmp.Compare(b.left(now), a.left(now)),
-			cmp.Compare(rendezvous("bid/"+string(m.self), s.id, 0, a.Holder), rendezvous("bid/"+string(m.self), s.id, 0, b.Holder)))
-	})
+	free := len(m.runs) < m.cfg.Slots
 	for len(k.hints) > 0 && len(k.bids) < bidsAtOnce {
 		h := k.hints[0]
 		k.hints = k.hints[1:]
 		sh := s.share(h.Stage)
 		if sh == nil || !sh.able() || !m.alive(h.Holder) || h.left(now) == 0 || h.left(now) < sh.pace().task() ||
-			h.Backlog == 0 && sh.pace().task() == 0 {
+			h.Backlog == 0 && (sh.pace().task() == 0 || !free || len(k.bids) > 0) {
 			continue
 		}
 		b := sentBid{h.Holder, m.sequence(), now}
@@ -219,6 +216,9 @@ func (s *swarm) bid() bool {
 			Job: s.id, ID: b.id, Slots: uint32(m.cfg.Slots), Rate: sh.pace().rate(m.cfg.Slots), Memory: m.cfg.Memory,
 			Groups: groups, Stage: h.Stage,
 		})
+		if h.Backlog == 0 {
+			break
+		}
 	}
 	k.hints = nil
 	return len(k.bids) > 0
@@ -251,6 +251,7 @@ func (s *swarm) refusal(from protocol.PeerID, r *protocol.Refusal) {
 	n := len(s.seek.bids)
 	s.seek.bids = slices.DeleteFunc(s.seek.bids, func(b sentBid) bool { return b.holder == from && b.id == r.Bid })
 	if len(s.seek.bids) == n {
+		s.declined(from, r.Bid)
 		return
 	}
 	s.addHints(r.Hints)

@@ -27,6 +27,14 @@ type given struct {
 	recs []protocol.Record
 }
 
+// task is how long a task takes at the bidder; 0: it does not know.
+func (b *standing) task() time.Duration {
+	if b.Rate == 0 {
+		return 0
+	}
+	return time.Duration(uint64(min(max(b.Slots, 1), MaxSlots)) * 1000 * uint64(time.Second) / uint64(b.Rate))
+}
+
 func (t *standState) clear() { *t = standState{} }
 
 func (t *standState) drop(p protocol.PeerID) {
@@ -95,10 +103,16 @@ func (s *swarm) serve(sh *share) {
 	if backlog == 0 || len(sh.st.spans) > MaxSegments-2*protocol.MaxGrant {
 		return
 	}
-	bids := slices.DeleteFunc(slices.Clone(s.stand.bids), func(b standing) bool {
-		return b.Memory < sh.stage().Limits.Memory || b.Slots == 0
-	})
 	mine := uint64(sh.pace().rate(s.m.cfg.Slots))
+	// Who would take longer for one task than this peer for all of them has to wait: so the
+	// last ones do not end up where they would end last.
+	end := never
+	if mine > 0 && sh.able() {
+		end = drain(backlog, protocol.Rate(mine)) + time.Duration(sh.tail())*time.Millisecond
+	}
+	bids := slices.DeleteFunc(slices.Clone(s.stand.bids), func(b standing) bool {
+		return b.Memory < sh.stage().Limits.Memory || b.Slots == 0 || b.task() > end
+	})
 	known := mine > 0
 	for _, b := range bids {
 		known = known && b.Rate > 0 && b.Stage == sh.st.ref

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ type watchState struct {
 	holders  map[protocol.PeerID]time.Duration // since when this peer judges a holder
 	suspects map[protocol.PeerID]*suspect
 	excused  map[protocol.PeerID]bool // silent, but there when probed
+	named    map[protocol.PeerID]int  // holders: to how many bidders since they last said what they have
 	next     time.Duration            // when the holders are looked at
 	deaths   deathState
 }
@@ -42,6 +44,7 @@ func (w *watchState) init() {
 	w.holders = map[protocol.PeerID]time.Duration{}
 	w.suspects = map[protocol.PeerID]*suspect{}
 	w.excused = map[protocol.PeerID]bool{}
+	w.named = map[protocol.PeerID]int{}
 	w.deaths = deathState{map[taskKey]int{}, map[taskKey]time.Duration{}}
 }
 
@@ -117,50 +120,58 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
 			}
 		})
-		for _, h := range sortedKeys(open) {
+		for h, n := range open {
 			if h != p && s.m.alive(h) {
-				hints = append(hints, s.hintOf(sh, h, open[h]))
+				hints = s.best(hints, s.hintOf(sh, h, n))
 			}
 		}
 	}
-	now := s.m.now.Mono
-	slices.SortStableFunc(hints, func(x, y hint) int { return -cmpTime(x.left(now), y.left(now)) })
-	for i := range hints[:min(len(hints), protocol.MaxHints)] {
-		if hints[i].left(now) > 0 {
-			a.Hints = append(a.Hints, hints[i].Hint)
+	for i := range hints {
+		a.Hints = append(a.Hints, hints[i].Hint)
+		if i < bidsAtOnce {
+			s.watch.named[hints[i].Holder]++
 		}
 	}
 	return a
+}
+
+// best adds a hint to the list of those that are worth most, if it is one of them. What a
+// holder has is as good as shared with those that it was named to since it last said: or
+// every idle peer would be sent to the same few, and all but the first in vain. A running
+// task has one copy at a time.
+func (s *swarm) best(list []hint, h hint) []hint {
+	h.worth = h.left(s.m.now.Mono) / time.Duration(1+s.watch.named[h.Holder])
+	if h.worth == 0 || h.Backlog == 0 && s.watch.named[h.Holder] > 0 {
+		return list
+	}
+	i, _ := slices.BinarySearchFunc(list, h, func(a, b hint) int {
+		return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.Stage.Stage, b.Stage.Stage), cmp.Compare(a.Holder, b.Holder))
+	})
+	if i == protocol.MaxHints {
+		return list
+	}
+	list = slices.Insert(list, i, h)
+	return list[:min(len(list), protocol.MaxHints)]
 }
 
 // hintOf is what a holder has to give: by its last beat or, before its first, by the ledger.
 func (s *swarm) hintOf(sh *share, h protocol.PeerID, open uint64) hint {
 	now := s.m.now.Mono
 	if h == s.m.self {
-		return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Sequence: s.m.sequence(), Tail: sh.tail()}, now}
+		return hint{Hint: protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: sh.backlog(), Rate: sh.pace().rate(s.m.cfg.Slots), Sequence: s.m.sequence(), Tail: sh.tail()}, at: now}
 	}
 	if w := s.watch.members[h]; w != nil {
 		for i := range w.work {
 			if k := &w.work[i]; k.Stage == sh.st.ref {
 				age := max(0, now-w.at)
-				return hint{protocol.Hint{
+				return hint{Hint: protocol.Hint{
 					Holder: h, Stage: k.Stage, Backlog: min(k.Backlog, open), Rate: k.Rate, Sequence: w.seq,
 					Age: uint32(age / time.Millisecond), Tail: k.Tail,
-				}, w.at}
+				}, at: w.at}
 			}
 		}
 	}
-	return hint{protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: open}, now}
-}
-
-func cmpTime(a, b time.Duration) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return hint{Hint: protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: open}, at: now}
 }
 
 // beat takes a member's beat and tells it where it is wrong about what it holds.
@@ -175,6 +186,7 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 	before := w.work
 	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
 	s.ran(w)
+	delete(s.watch.named, from)
 	if w.trouble != b.Trouble {
 		w.trouble = b.Trouble
 		s.m.changed(s.id)
@@ -324,6 +336,7 @@ func (s *swarm) watchTick() {
 	now := s.m.now.Mono
 	if now >= s.watch.next {
 		s.watch.next = now + s.m.cfg.Beat/2
+		delete(s.watch.named, s.m.self)
 		s.watchHolders()
 	}
 	s.wakeAt(s.watch.next)
@@ -348,6 +361,7 @@ func (s *swarm) watchHolders() {
 		})
 		maps.Copy(holders, held)
 	}
+	maps.DeleteFunc(s.watch.named, func(h protocol.PeerID, _ int) bool { return holders[h] == 0 })
 	delete(holders, s.m.self)
 	for _, h := range sortedKeys(s.watch.holders) {
 		if holders[h] == 0 {
