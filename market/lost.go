@@ -56,9 +56,8 @@ func (s *swarm) fetchSeal(rec *protocol.Record, b *protocol.Seal) {
 // pageGone notes that a page is not here after all: its file has rotted.
 func (s *swarm) pageGone(c cid.Cid) {
 	if p := s.store.pages[key(c)]; p != nil && p.here {
-		p.here, p.due = false, s.m.now.Mono
-		s.store.scan = p.due
-		s.wakeAt(p.due)
+		p.here = false
+		s.await(p, s.m.now.Mono)
 	}
 }
 
@@ -97,13 +96,13 @@ func (s *swarm) lostTick() {
 			s.reopen(st, protocol.Block(b.Number).Range(st.n), func(c *cell) bool { return true })
 		}
 	}
-	for _, k := range sortedKeys(s.store.pages) {
-		p := s.store.pages[k]
+	for _, k := range sortedKeys(s.store.away) {
+		p := s.store.away[k]
 		st := s.ledger.stage(p.ref)
-		if p.here || p.missing == 0 || st == nil || !s.lost(p.missing, uint64(p.ref.Stage)<<40|uint64(p.rng.Lo)) {
+		if p.missing == 0 || st == nil || !s.lost(p.missing, uint64(p.ref.Stage)<<40|uint64(p.rng.Lo)) {
 			continue
 		}
-		delete(s.store.pages, k)
+		s.forgetPage(k)
 		s.reopen(st, p.rng, func(c *cell) bool {
 			d, ok := c.done.Body.(*protocol.Done)
 			return ok && d.Page == p.page
@@ -217,8 +216,8 @@ func (s *swarm) missingContent() string {
 			return missingText + c.rec.Body.(*protocol.Seal).Root.String()
 		}
 	}
-	for _, k := range sortedKeys(s.store.pages) {
-		if p := s.store.pages[k]; p.missing > 0 && s.m.now.Mono >= p.missing+s.m.cfg.KeepWait {
+	for _, k := range sortedKeys(s.store.away) {
+		if p := s.store.away[k]; p.missing > 0 && s.m.now.Mono >= p.missing+s.m.cfg.KeepWait {
 			return missingText + p.page.String()
 		}
 	}

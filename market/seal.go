@@ -353,6 +353,6 @@ func (s *swarm) letPagesGo(st *stage, b *protocol.Seal) {
 		if p := gone[id]; !slices.Contains(s.sealer.pages[k], p.page) {
 			s.sealer.pages[k] = append(s.sealer.pages[k], p.page)
 		}
-		delete(s.store.pages, id)
+		s.forgetPage(id)
 	}
 }

@@ -12,6 +12,7 @@ import (
 // storeState is a keeper's pages.
 type storeState struct {
 	pages map[string]*kept    // by page
+	away  map[string]*kept    // those of them that should be here and are not
 	tell  []cid.Cid           // stored here, and not told to the other keepers yet
 	due   time.Duration       // when they are told
 	scan  time.Duration       // when pages are looked for that should be here; not before
@@ -34,7 +35,7 @@ type kept struct {
 }
 
 func (st *storeState) init() {
-	st.pages = map[string]*kept{}
+	st.pages, st.away = map[string]*kept{}, map[string]*kept{}
 	st.seals = map[string]*content{}
 }
 
@@ -55,6 +56,7 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 		return
 	}
 	p.here, p.due, p.missing = true, never, 0
+	delete(s.store.away, key(c))
 	s.m.out.Sync = true
 	if len(s.store.tell) == 0 {
 		s.store.due = s.m.now.Mono + s.m.cfg.StoredTime
@@ -238,11 +240,23 @@ func (s *swarm) wantPage(rec *protocol.Record, b *protocol.Done, moment time.Dur
 	}
 	p.from = append(p.from, rec.Signer)
 	if !p.here {
-		p.due = min(p.due, s.m.now.Mono+moment)
-		s.store.scan = min(s.store.scan, p.due)
-		s.wakeAt(p.due)
+		s.await(p, min(p.due, s.m.now.Mono+moment))
 	}
 	s.considerSeal(b.StageRef, b.Range)
+}
+
+// await has a page that should be here fetched, if it has not come by itself until due.
+func (s *swarm) await(p *kept, due time.Duration) {
+	p.due = due
+	s.store.away[key(p.page)] = p
+	s.store.scan = min(s.store.scan, due)
+	s.wakeAt(due)
+}
+
+// forgetPage lets go of a page: it is in a seal, or lost.
+func (s *swarm) forgetPage(id string) {
+	delete(s.store.pages, id)
+	delete(s.store.away, id)
 }
 
 // storeTick fetches the pages and the content of seals that should be here.
@@ -256,9 +270,9 @@ func (s *swarm) storeTick() {
 		return
 	}
 	s.store.scan = never
-	for _, k := range sortedKeys(s.store.pages) {
-		p := s.store.pages[k]
-		if p.here || p.fetch || p.due == never {
+	for _, k := range sortedKeys(s.store.away) {
+		p := s.store.away[k]
+		if p.fetch || p.due == never {
 			continue
 		}
 		if p.due > s.m.now.Mono {
@@ -272,6 +286,9 @@ func (s *swarm) storeTick() {
 			if f.Err == nil {
 				s.storedHere(p.page, p.ref, p.rng)
 				return
+			}
+			if p.here {
+				return // its worker has brought it meanwhile
 			}
 			if p.missing == 0 {
 				p.missing = s.m.now.Mono

@@ -303,6 +303,7 @@ func (s *swarm) end(state protocol.JobState, reason string) {
 	s.m.flushNews() // or the others' digests would differ until it comes, and bring their whole state
 	s.sendDigests()
 	clear(s.store.pages)
+	clear(s.store.away)
 	clear(s.sealer.ready)
 	s.acknowledge()
 	delete(s.m.table, s.id)
