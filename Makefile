@@ -25,7 +25,7 @@ STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim mutants chaos fuzz bench bench-compare testnet generate wasm clean
+.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim scale mutants chaos fuzz bench bench-compare testnet generate wasm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=1000, one
 	@mkdir -p bin
 	@$(GO) test -c -o bin/sim.test ./testnet/sim
 	@cd testnet/sim && ../../bin/sim.test -test.run '^TestChaos$$' -test.timeout 24h -seeds=$(SEEDS) -seed=$(SEED) -time=$(TIME)
+
+scale: ## how well 1,000 peers share 100,000 tasks beside a central scheduler, then 10,000 peers with 10 tasks each: minutes, and 8 GiB
+	$(GO) test ./testnet/sim -run '^TestEfficiency$$' -count=1 -timeout 3h -v -efficiency=100,1000 -each=100
+	$(GO) test ./testnet/sim -run '^TestEfficiency$$' -count=1 -timeout 3h -v -efficiency=1000,10000 -each=10
 
 mutants: ## bugs planted into the market, one by one: the simulator must catch each; some of them: MUTANT=NAME
 	$(GO) test -tags mutants ./testnet/sim -run "^TestMutants$$/$(MUTANT)" -count=1 -timeout 3h -v

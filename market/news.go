@@ -98,8 +98,8 @@ func (m *Machine) standing(id protocol.JobID, recs []protocol.Record) []protocol
 // newsDue is when the next news that wait have credit; never: none wait.
 func (m *Machine) newsDue() time.Duration {
 	at := never
-	for _, to := range sortedKeys(m.news) {
-		if g := m.news[to]; len(g.jobs) > 0 {
+	for _, g := range m.news {
+		if len(g.jobs) > 0 {
 			at = min(at, g.since+m.cfg.NewsTime)
 		}
 	}
@@ -189,15 +189,14 @@ const maxOffered = 16
 
 // concerned are the members that are told of a record.
 func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
-	members := sortedKeys(s.watch.members)
 	switch b := rec.Body.(type) {
 	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
-		return members
+		return sortedKeys(s.watch.members)
 	case *protocol.Segment:
 		if b.Holder != "" && b.Cause != protocol.CauseAdopt {
 			return nil // the holder has it from who signed it or, where that got lost, after its next beat
 		}
-		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), members)
+		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), sortedKeys(s.watch.members))
 		near = near[:min(len(near), maxOffered)]
 		if s.watch.members[b.Replaced] != nil && !slices.Contains(near, b.Replaced) {
 			near = append(near, b.Replaced)
@@ -205,7 +204,7 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 		return near
 	case *protocol.Failed:
 		if state, _ := s.ledger.state(); state == protocol.JobFailed {
-			return members
+			return sortedKeys(s.watch.members)
 		}
 		return s.holderOf(b.StageRef, b.Task, rec.Signer)
 	case *protocol.Checkpoint:
@@ -213,7 +212,7 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 	case *protocol.Seal:
 		st := s.ledger.stage(b.StageRef)
 		if int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage)) || st != nil && st.top != nil && b.Life > st.top.Body.(*protocol.Seal).Life {
-			return members
+			return sortedKeys(s.watch.members)
 		}
 	}
 	return nil

@@ -41,6 +41,7 @@ var allowedTime = map[string]bool{
 var unordered = map[string]string{
 	"ledger.revoked":     "taking bits away commutes",
 	"Machine.hungry":     "the least of all is kept",
+	"Machine.newsDue":    "the least of all is kept",
 	"share.tail":         "the greatest of all is kept",
 	"swarm.letPagesGo":   "what is deleted is a map, gone through by its sorted keys",
 	"swarm.peerDown":     "what is deleted does not depend on what was before",

@@ -152,6 +152,8 @@ func (p *Peer) send(m market.Envelope) {
 	w.Counts[kind]++
 	w.note(kind, uint64(p.Index), uint64(q.Index))
 	w.inv.sent(p, q, m.Message)
+	p.messages++
+	q.messages++
 	times := 1
 	if w.chance(w.cfg.Loss) {
 		w.Counts["fault: message lost"]++

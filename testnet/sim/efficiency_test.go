@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math"
 	"math/rand/v2"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 )
 
 var (
-	sizes   = flag.String("efficiency", "10", "peers of the meshes whose efficiency is measured, as 10,100,1000")
+	sizes   = flag.String("efficiency", "20", "peers of the meshes whose efficiency is measured, as 10,100,1000")
 	verbose = flag.Bool("counts", false, "print what efficiency runs counted")
-	each    = flag.Uint64("each", 100, "tasks a peer in them")
+	each    = flag.Uint64("each", 25, "tasks a peer in them")
 )
 
 // load is what an efficiency run is made of.
@@ -26,15 +27,24 @@ type load struct {
 	want  float64 // central / ours
 }
 
-// TestEfficiency runs jobs beside a central scheduler. The figures of docs/ come from
-// -efficiency=100,1000; with few peers the floors are for regressions only.
+// maxBids bounds the bids that a grant may cost.
+const maxBids = 2.5
+
+// TestEfficiency runs jobs beside a central scheduler. The figures of docs/design.md come
+// from make scale; with few tasks a peer the end of a job weighs more, and the floors are
+// lower.
 func TestEfficiency(t *testing.T) {
-	t.Logf("%-28s %8s %8s %8s %8s %8s %8s %8s %8s", "load", "ours", "central", "ratio", "longest", "msg/task", "presence", "bid/grant", "copies")
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a fifth of a large run would be collection
+	floors := [3]float64{0.93, 0.88, 0.85}
+	if *each >= 100 {
+		floors = [3]float64{0.97, 0.95, 0.93}
+	}
+	t.Logf("%-28s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "load", "ours", "central", "ratio", "longest", "msg/task", "presence", "bid/grant", "copies", "busiest")
 	for _, n := range numbers(t, *sizes) {
 		for _, l := range []load{
-			{"equal speeds", n, 0, 0, 0.9},
-			{"log-normal speeds", n, 0.6, 0, 0.8},
-			{"log-normal, 10 %/h die", n, 0.6, 0.1, 0.75},
+			{"equal speeds", n, 0, 0, floors[0]},
+			{"log-normal speeds", n, 0.6, 0, floors[1]},
+			{"log-normal, 10 %/h die", n, 0.6, 0.1, floors[2]},
 		} {
 			measure(t, l)
 		}
@@ -88,13 +98,20 @@ func measure(t *testing.T, l load) {
 	messages := float64(w.Counts.Of("message")-presence) / float64(len(tasks))
 	bids := float64(w.Counts["message: Bid"]) / float64(max(1, w.Counts["message: Grant"]))
 	ratio := float64(central) / float64(w.now)
-	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
-		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], w.Steps, time.Since(began).Seconds())
+	busiest := 0
+	for _, p := range w.Peers {
+		busiest = max(busiest, p.messages)
+	}
+	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d %8d   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
+		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], busiest, w.Steps, time.Since(began).Seconds())
 	if *verbose {
 		t.Logf("counts:\n%s", w.Counts)
 	}
 	if ratio < l.want {
 		t.Errorf("%s: %.3f of the central scheduler, want %.2f", l.name, ratio, l.want)
+	}
+	if bids > maxBids {
+		t.Errorf("%s: %.2f bids a grant, at most %.1f", l.name, bids, maxBids)
 	}
 	if len(w.Violations) > 0 {
 		t.Errorf("%s: %v", l.name, w.Violations[0])

@@ -31,6 +31,7 @@ type Peer struct {
 	announced   []protocol.Announcement
 	owed        []string // pages that must be durable by the next sync
 	busy        bool     // inside step: effects are carried out by the outermost
+	messages    int      // sent by it and to it
 	doomed      int      // effects until it crashes; 0: it does not
 
 	// Its clocks.
