@@ -148,7 +148,8 @@ const (
 	MaxMembers = 4096
 	// MaxStanding bounds the bids that stand at a holder, for one job.
 	MaxStanding = 1024
-	// MaxSegments bounds the spans of a stage's ledger: a grant that would pass it is refused.
+	// MaxSegments bounds the spans of a stage's ledger that are not done: a grant that would
+	// pass it is refused.
 	MaxSegments = 16384
 	// MaxQueued bounds the runs given out ahead of a slot.
 	MaxQueued = 64

@@ -227,7 +227,7 @@
 //
 // Every table has a bound, named where it is kept: jobs (MaxJobs), announcements
 // (MaxAnnounced), and for each job keepers' records (MaxKeeps), members (MaxMembers), bids
-// (MaxStanding), spans of a stage (MaxSegments), records of unknown kinds (MaxOpaque), pages
+// (MaxStanding), open spans of a stage (MaxSegments), records of unknown kinds (MaxOpaque), pages
 // that are followed (maxUnknownPages), failing peers of a task (maxFailers), adoptions
 // (maxAdoptions), tasks whose holders went (maxDeaths); beside them the programs whose pace is known (maxPaces) and the runs ahead
 // of the slots (MaxQueued). What goes into one message is bounded in protocol. What is

@@ -24,7 +24,7 @@ var (
 )
 
 // hardSpans bounds the spans of a stage against who signs segments to fill our memory:
-// 64 MiB. What honest peers do stays under MaxSegments.
+// 64 MiB. What honest peers hold stays under MaxSegments, beside the results in open blocks.
 const hardSpans = 64 * MaxSegments
 
 // ledger is a job's replicated state: the join of the signed records that were added.

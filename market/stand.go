@@ -100,7 +100,7 @@ func (s *swarm) serve(sh *share) {
 	if backlog == 0 {
 		s.lend(sh)
 	}
-	if backlog == 0 || len(sh.st.spans) > MaxSegments-2*protocol.MaxGrant {
+	if backlog == 0 || sh.st.crowded() {
 		return
 	}
 	mine := uint64(sh.pace().rate(s.m.cfg.Slots))

@@ -63,3 +63,19 @@ func (l *ledger) holders(s *stage, free func(protocol.Range, *cell)) map[protoco
 	})
 	return held
 }
+
+// crowded tells whether a grant could bring the spans of tasks that are not done over
+// MaxSegments. Those of results go with their block's seal.
+func (s *stage) crowded() bool {
+	const most = MaxSegments - 2*protocol.MaxGrant
+	if len(s.spans) <= most {
+		return false
+	}
+	n := 0
+	for i := range s.spans {
+		if s.spans[i].done == nil {
+			n++
+		}
+	}
+	return n > most
+}

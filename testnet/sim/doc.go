@@ -17,6 +17,7 @@
 //	make sim                   1,000 seeds, and those of seeds.txt
 //	make sim SEED=17,31        some of them again
 //	make sim TIME=1h           new seeds for an hour
+//	make scale                 how well 1,000 peers and more share work, beside a central scheduler
 //	make mutants               the planted bugs of mutations/: each must be caught
 //	make mutants MUTANT=03     one of them
 //
