@@ -88,7 +88,7 @@ sim: ## the market in simulated meshes, faults drawn from seeds: SEEDS=1000, one
 	@$(GO) test -c -o bin/sim.test ./testnet/sim
 	@cd testnet/sim && ../../bin/sim.test -test.run '^TestChaos$$' -test.timeout 24h -seeds=$(SEEDS) -seed=$(SEED) -time=$(TIME)
 
-scale: ## how well 1,000 peers share 100,000 tasks beside a central scheduler, then 10,000 peers with 10 tasks each: minutes, and 8 GiB
+scale: ## how well 1,000 peers share 100,000 tasks beside a central scheduler, then 10,000 peers with 10 tasks each: many minutes
 	$(GO) test ./testnet/sim -run '^TestEfficiency$$' -count=1 -timeout 3h -v -efficiency=100,1000 -each=100
 	$(GO) test ./testnet/sim -run '^TestEfficiency$$' -count=1 -timeout 3h -v -efficiency=1000,10000 -each=10
 
