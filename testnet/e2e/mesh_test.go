@@ -288,6 +288,7 @@ func TestTheBootstrapPeerIsGone(t *testing.T) {
 func TestAPeerWithoutSlots(t *testing.T) {
 	m := network(t)
 	idle := start(t, t.TempDir(), "--slots", "0", "--mesh", m.peers[0].self(t).Mesh, "--bootstrap", m.peers[1].address(t))
+	eventually(t, "it knows the others", func() bool { return idle.self(t).Peers >= sharedPeers })
 	file := write(t, filepath.Join(t.TempDir(), "f"), numbers(0, 5000))
 	job := m.peers[0].submit(t, "--input", file, "--split", "lines:4KB", "--map", contract+" cat")
 	m.peers[0].wait(t, job)

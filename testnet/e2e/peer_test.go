@@ -105,6 +105,7 @@ func TestASpoiltChunk(t *testing.T) {
 		}
 	}
 	two := start(t, t.TempDir(), "--slots", "0", "--bootstrap", one.address(t))
+	eventually(t, "the peers know each other", func() bool { return one.self(t).Peers == 1 && two.self(t).Peers == 1 })
 	again, _, _ := strings.Cut(two.ok(t, "add", file), " ")
 	if again != added {
 		t.Fatalf("%s and %s are one file", again, added)
