@@ -37,15 +37,17 @@ func (m *Machine) checkpointed(in Checkpointed) {
 		return
 	}
 	r.resumed = false
-	old := in.State
-	if p := sh.progress[r.task]; p == nil {
+	p := sh.progress[r.task]
+	if p == nil {
 		sh.addProgress(r, in.State)
 		return
-	} else if p.begun {
-		old, p.next = p.next, in.State
-	} else {
-		old, p.state = p.state, in.State
 	}
+	newest := &p.state // of those that keepers have not been asked to store
+	if p.begun {
+		newest = &p.next
+	}
+	old := *newest
+	*newest = in.State
 	s.dropStates(old)
 }
 
