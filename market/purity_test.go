@@ -44,7 +44,6 @@ var unordered = map[string]string{
 	"Machine.newsDue":    "the least of all is kept",
 	"share.tail":         "the greatest of all is kept",
 	"swarm.letPagesGo":   "what is deleted is a map, gone through by its sorted keys",
-	"swarm.peerDown":     "what is deleted does not depend on what was before",
 	"sorted":             "the list is sorted by hash before it is returned",
 	"sortedKeys":         "the keys are sorted before they are returned",
 	"stage.sealNames":    "the names are sorted before they are returned",

@@ -59,7 +59,7 @@ func newShare(s *swarm, st *stage) *share {
 	return &share{
 		s: s, st: st, running: map[protocol.TaskIndex]*run{}, finished: map[protocol.TaskIndex]*finished{},
 		avoid: map[protocol.TaskIndex]time.Duration{}, counted: ^uint64(0), progress: map[protocol.TaskIndex]*progress{},
-		copies: copies{map[protocol.TaskIndex]protocol.PeerID{}, map[protocol.TaskIndex]loan{}, map[protocol.TaskIndex]protocol.PeerID{}},
+		copies: copies{map[protocol.TaskIndex][]loan{}, map[protocol.TaskIndex]protocol.PeerID{}},
 	}
 }
 

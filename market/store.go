@@ -219,6 +219,7 @@ func (s *swarm) answerReceipt(to protocol.PeerID, q *protocol.ReceiptRequest) {
 // doneLearned makes a keeper get the page, if it does not come by itself.
 func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 	if sh := s.share(b.StageRef); sh != nil && rec.Signer != s.m.self {
+		sh.settleLent(rec, b.Range)
 		sh.reconcile()
 	}
 	s.credit[rec.Signer] += b.Range.Len()

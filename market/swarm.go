@@ -1,7 +1,6 @@
 package market
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -435,7 +434,7 @@ func (s *swarm) peerDown(p protocol.PeerID) {
 	s.stand.drop(p)
 	for _, sh := range s.shares {
 		if sh != nil {
-			maps.DeleteFunc(sh.copies.lent, func(_ protocol.TaskIndex, q protocol.PeerID) bool { return q == p })
+			sh.copies.lost(p)
 		}
 	}
 	s.suspect(p)
