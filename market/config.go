@@ -142,6 +142,9 @@ const (
 	MaxAnnounced = 1024
 	// MaxJobs bounds the jobs that a peer is a member or keeper of.
 	MaxJobs = 4096
+	// MaxFinals bounds the final states of jobs that were let go of, at most 600 bytes each
+	// with the owner's order: 40 MiB.
+	MaxFinals = 16 * MaxJobs
 	// MaxKeeps bounds the Keeps of a job: keepers are R + 1, renewed and replaced.
 	MaxKeeps = 256
 	// MaxMembers bounds the members that a keeper follows.

@@ -225,7 +225,7 @@
 //
 // # Limits
 //
-// Every table has a bound, named where it is kept: jobs (MaxJobs), announcements
+// Every table has a bound, named where it is kept: jobs (MaxJobs), those let go of (MaxFinals), announcements
 // (MaxAnnounced), and for each job keepers' records (MaxKeeps), members (MaxMembers), bids
 // (MaxStanding), open spans of a stage (MaxSegments), records of unknown kinds (MaxOpaque), pages
 // that are followed (maxUnknownPages), failing peers of a task (maxFailers), adoptions

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -211,6 +212,9 @@ const sweepTime = 10 * time.Second
 func (m *Machine) retire(s *swarm) {
 	f := final{s.state, s.reason[:min(len(s.reason), maxReason)], s.manifest().Expires.UnixMilli() + finalTime, s.ledger.end}
 	delete(m.swarms, s.id)
+	if len(m.finals) >= MaxFinals { // the one that late words may come of soonest is over soonest
+		delete(m.finals, slices.MinFunc(sortedKeys(m.finals), func(a, b protocol.JobID) int { return cmp.Compare(m.finals[a].expires, m.finals[b].expires) }))
+	}
 	m.finals[s.id] = f
 	m.persist(EntryFinal, s.id, f.encode())
 	m.drop(s.id, cid.Undef)
