@@ -75,7 +75,7 @@ func writeWhole(path string, b []byte) error {
 
 // entry is the directory of a program.
 func (c *cache) entry(id string) string {
-	sum := sha256.Sum256([]byte(engineVersion + "\n" + runtime.GOARCH + "\n" + id))
+	sum := sha256.Sum256([]byte(codeVersion + "\n" + runtime.GOARCH + "\n" + id))
 	return filepath.Join(c.dir, hex.EncodeToString(sum[:]))
 }
 
@@ -122,7 +122,7 @@ func (c *cache) compile(e engine, p ProgramRef) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if err := e.compile(wasm, temp); err != nil {
+	if err := compileCanonical(e, wasm, temp); err != nil {
 		return compileError{err}
 	}
 	mac, err := c.mac(temp, p.ID)
@@ -146,7 +146,7 @@ type compileError struct{ error }
 // It refuses anything but directories and regular files.
 func (c *cache) mac(dir, id string) ([]byte, error) {
 	h := hmac.New(sha256.New, c.key)
-	fmt.Fprintf(h, "%q %q %q\n", engineVersion, runtime.GOARCH, id)
+	fmt.Fprintf(h, "%q %q %q\n", codeVersion, runtime.GOARCH, id)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

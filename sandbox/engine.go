@@ -3,6 +3,7 @@ package sandbox
 import (
 	"strings"
 
+	"github.com/compute-mesh/mesh/sandbox/canonical"
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
@@ -11,7 +12,7 @@ const maxModules = 8
 
 // engine turns WebAssembly into native code and runs it. There is one for each way to build the package.
 type engine interface {
-	// compile stores native code for a program in an empty directory.
+	// compile stores native code for a module in a directory that is empty, but for what a compile before it left.
 	compile(wasm []byte, dir string) error
 	// load makes a program ready from what compile stored.
 	load(dir string) (module, error)
@@ -33,6 +34,22 @@ type module interface {
 type ending struct {
 	trap   string
 	memory int64 // bytes of linear memory at the end
+}
+
+// codeVersion names what native code is made with: the engine, and how a module is rewritten before.
+const codeVersion = engineVersion + ", NaNs " + canonical.Version
+
+// compileCanonical has the engine compile the program with canonical NaNs. A module that cannot be rewritten is one that
+// the engine refuses, and it has better words for why.
+func compileCanonical(e engine, wasm []byte, dir string) error {
+	rewritten, err := canonical.NaN(wasm)
+	if err == nil {
+		return e.compile(rewritten, dir)
+	}
+	if refused := e.compile(wasm, dir); refused != nil {
+		return refused
+	}
+	return err
 }
 
 // EngineName is "wasmtime" or "wazero".

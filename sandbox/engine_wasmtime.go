@@ -37,7 +37,6 @@ type wasmtimeEngine struct {
 func newEngine() (engine, error) {
 	c := wasmtime.NewConfig()
 	c.SetMaxWasmStack(maxWasmStack)
-	c.SetCraneliftNanCanonicalization(true)
 	// What wazero does not have, or what WebAssembly leaves open to the machine, programs cannot use.
 	c.SetWasmRelaxedSIMD(false)
 	c.SetWasmMultiMemory(false)

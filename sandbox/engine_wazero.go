@@ -15,7 +15,6 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 
-	"github.com/compute-mesh/mesh/sandbox/canonical"
 	"github.com/compute-mesh/mesh/sandbox/wasi"
 )
 
@@ -35,24 +34,20 @@ var errStopped = errors.New("stopped")
 
 func (e *wazeroEngine) close() {}
 
-// canonicalFile is the module as it is compiled, with canonical NaNs; wazero needs it beside its native code.
-const canonicalFile = "canonical.wasm"
+// moduleFile is the module as it is compiled; wazero needs it beside its native code.
+const moduleFile = "module.wasm"
 
 func (e *wazeroEngine) compile(wasm []byte, dir string) error {
-	wasm, err := canonical.NaN(wasm)
-	if err != nil {
-		return err
-	}
 	m, err := e.build(wasm, dir)
 	if err != nil {
 		return err
 	}
 	m.close()
-	return os.WriteFile(filepath.Join(dir, canonicalFile), wasm, 0o600)
+	return os.WriteFile(filepath.Join(dir, moduleFile), wasm, 0o600)
 }
 
 func (e *wazeroEngine) load(dir string) (module, error) {
-	wasm, err := os.ReadFile(filepath.Join(dir, canonicalFile))
+	wasm, err := os.ReadFile(filepath.Join(dir, moduleFile))
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,16 @@
-// Package canonical rewrites a WebAssembly module so that arithmetic yields canonical NaNs.
+// Package canonical rewrites a WebAssembly module so that no program sees a NaN that depends on the machine.
 //
-// WebAssembly leaves the sign and payload of a NaN that an operation makes to the machine: x86 and ARM differ, and a
-// program that prints one shows it ("-nan"). wasmtime's compiler can make them canonical and wazero's cannot, so modules
-// for wazero are rewritten: behind each operation that can make a NaN comes "if the result is not equal to itself, take
-// the canonical NaN". The operations are those of Cranelift's pass of the same purpose, so that both engines agree.
+// WebAssembly leaves the sign and payload of a NaN that arithmetic makes to the machine: x86 and ARM differ, and a
+// program that prints one shows it ("-nan"). So a result is followed by "if it is not equal to itself, take the canonical
+// NaN", where the program can see its bits: where it is stored, reinterpreted, handed over. A result that only more
+// arithmetic or a comparison reads is left as it is: they tell a NaN from a number, never one NaN from another, and what
+// they make of it is made canonical where that is seen. NaNs that a program loads, names or moves keep their bits.
+//
+// What a program sees is what it would see if each result were made canonical at once. The operations are those of
+// Cranelift's pass that does so, nan_canonicalization.
 //
 // Modules are WebAssembly 2.0. The package does not validate: what it cannot read is an error, what it can read and is
-// not valid stays so, for the engine to refuse.
+// not valid stays so, for the engine to refuse. The work is linear in the size of the module.
 package canonical
 
 import (
@@ -15,19 +19,29 @@ import (
 	"fmt"
 )
 
+// Version changes whenever the package makes another module of the same one: native code made of an older is of no use.
+const Version = "2"
+
 // Sections and forms of the binary format.
 const (
 	sectionType     = 1
+	sectionImport   = 2
 	sectionFunction = 3
 	sectionCode     = 10
 	formFunction    = 0x60
 	headerBytes     = 8
 )
 
+// Limits of what is read, those of wasmtime; without them a few bytes could stand for much work.
+const (
+	maxValues = 1000   // parameters of a function or block, and results
+	maxLocals = 50_000 // of a function, with its parameters
+)
+
 // ErrFormat is in the error for a module that cannot be read.
 var ErrFormat = errors.New("canonical: not a module of WebAssembly 2.0")
 
-// NaN returns the module with canonical NaNs. The result shares no memory with wasm.
+// NaN returns the module with canonical NaNs wherever they are seen. The result shares no memory with wasm.
 func NaN(wasm []byte) ([]byte, error) {
 	if len(wasm) < headerBytes {
 		return nil, ErrFormat
@@ -45,9 +59,11 @@ func NaN(wasm []byte) ([]byte, error) {
 		content := section.b
 		switch id {
 		case sectionType:
-			m.types(section)
+			m.readTypes(section)
+		case sectionImport:
+			m.readImports(section)
 		case sectionFunction:
-			m.functions(section)
+			m.readFunctions(section)
 		case sectionCode:
 			var err error
 			if content, err = m.code(section); err != nil {
@@ -64,28 +80,72 @@ func NaN(wasm []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// module is what the code section is read with: how many parameters each function has.
+// module is what the code section is read with: the types of functions.
 type module struct {
-	paramsOfType []uint32
-	typeOf       []uint32
+	types    []functionType
+	typeOf   []uint32 // by function, the imported ones first
+	imported int
 }
 
-func (m *module) types(r *reader) {
+type functionType struct {
+	params  []byte
+	results int
+}
+
+func (m *module) readTypes(r *reader) {
 	for n := r.u32(); n > 0 && !r.failed; n-- {
 		if r.byte() != formFunction {
 			r.failed = true
 		}
-		params := r.u32()
-		r.take(params)
-		r.take(r.u32())
-		m.paramsOfType = append(m.paramsOfType, params)
+		t := functionType{params: r.take(r.u32())}
+		t.results = len(r.take(r.u32()))
+		r.failed = r.failed || len(t.params) > maxValues || t.results > maxValues
+		m.types = append(m.types, t)
 	}
 }
 
-func (m *module) functions(r *reader) {
+func (m *module) readImports(r *reader) {
+	for n := r.u32(); n > 0 && !r.failed; n-- {
+		r.take(r.u32())
+		r.take(r.u32())
+		switch kind := r.byte(); kind {
+		case 0: // function
+			m.typeOf = append(m.typeOf, r.u32())
+			m.imported++
+		case 1, 2: // table, memory
+			if kind == 1 {
+				r.byte()
+			}
+			limits := r.byte()
+			r.skip(1 + int(limits&1))
+		case 3: // global
+			r.take(2)
+		default:
+			r.failed = true
+		}
+	}
+}
+
+func (m *module) readFunctions(r *reader) {
 	for n := r.u32(); n > 0 && !r.failed; n-- {
 		m.typeOf = append(m.typeOf, r.u32())
 	}
+}
+
+// typed returns type i.
+func (m *module) typed(i uint32) (functionType, bool) {
+	if int64(i) >= int64(len(m.types)) {
+		return functionType{}, false
+	}
+	return m.types[i], true
+}
+
+// function returns the type of function i.
+func (m *module) function(i uint32) (functionType, bool) {
+	if int64(i) >= int64(len(m.typeOf)) {
+		return functionType{}, false
+	}
+	return m.typed(m.typeOf[i])
 }
 
 // code rewrites the code section.
@@ -93,12 +153,14 @@ func (m *module) code(r *reader) ([]byte, error) {
 	count := r.u32()
 	out := bytes.NewBuffer(make([]byte, 0, len(r.b)+len(r.b)/8))
 	putU32(out, count)
+	f := &flow{module: m}
 	for i := range count {
 		body := r.take(r.u32())
-		if r.failed || int(i) >= len(m.typeOf) || int(m.typeOf[i]) >= len(m.paramsOfType) {
+		t, ok := m.function(uint32(m.imported) + i)
+		if r.failed || !ok {
 			return nil, fmt.Errorf("%w: code of function %d", ErrFormat, i)
 		}
-		rewritten, err := rewrite(body, m.paramsOfType[m.typeOf[i]])
+		rewritten, err := f.rewrite(body, t)
 		if err != nil {
 			return nil, fmt.Errorf("%w: code of function %d", err, i)
 		}
@@ -108,58 +170,51 @@ func (m *module) code(r *reader) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// rewrite rewrites the body of one function. Each kind of result that it meets gets a local variable of its own, behind
-// the function's parameters and locals.
-func rewrite(body []byte, params uint32) ([]byte, error) {
+// rewrite rewrites the body of one function. Each kind of result that is made canonical gets a local variable of its own,
+// behind the function's parameters and locals.
+func (f *flow) rewrite(body []byte, t functionType) ([]byte, error) {
 	r := &reader{b: body}
+	f.reset(t)
 	groups := r.u32()
 	declared := r.b
-	locals := uint64(params)
 	for range groups {
-		locals += uint64(r.u32())
-		r.byte()
-		if r.failed {
+		if f.declare(uint64(r.u32()), r.byte()); r.failed || f.locals() > maxLocals {
 			return nil, ErrFormat
 		}
 	}
 	declared = declared[:len(declared)-len(r.b)]
+	code := r.b
+	if !f.follow(r) {
+		return nil, ErrFormat
+	}
+	f.solve()
 
 	var local [kinds]uint32 // index of a kind's variable, plus one
 	var added []byte        // declarations of these variables
-	code := bytes.NewBuffer(make([]byte, 0, len(r.b)+len(r.b)/4))
-	from := r.b
-	flush := func() {
-		code.Write(from[:len(from)-len(r.b)])
-		from = r.b
-	}
-	for len(r.b) > 0 {
-		k := r.instruction()
-		if r.failed {
-			return nil, ErrFormat
-		}
-		if k == none {
+	out := bytes.NewBuffer(make([]byte, 0, len(code)+len(code)/8))
+	from := 0
+	for _, n := range f.nodes[1:] {
+		if !n.canonical {
 			continue
 		}
-		flush()
-		if local[k] == 0 {
-			added = append(added, 1, sequences[k].valueType)
-			local[k] = uint32(locals) + uint32(len(added)/2)
+		out.Write(code[from:n.end])
+		from = n.end
+		if local[n.kind] == 0 {
+			added = append(added, 1, sequences[n.kind].valueType)
+			local[n.kind] = f.locals() + uint32(len(added)/2)
 		}
-		sequences[k].put(code, local[k]-1)
+		sequences[n.kind].put(out, local[n.kind]-1)
 	}
 	if len(added) == 0 {
 		return body, nil
 	}
-	if locals > 1<<31 {
-		return nil, ErrFormat
-	}
-	flush()
-	out := bytes.NewBuffer(make([]byte, 0, code.Len()+len(declared)+16))
-	putU32(out, groups+uint32(len(added)/2))
-	out.Write(declared)
-	out.Write(added)
-	out.Write(code.Bytes())
-	return out.Bytes(), nil
+	out.Write(code[from:])
+	whole := bytes.NewBuffer(make([]byte, 0, out.Len()+len(declared)+16))
+	putU32(whole, groups+uint32(len(added)/2))
+	whole.Write(declared)
+	whole.Write(added)
+	whole.Write(out.Bytes())
+	return whole.Bytes(), nil
 }
 
 // kind is what an instruction leaves on the stack that may be a NaN.
@@ -175,7 +230,7 @@ const (
 )
 
 // sequence is the code that makes a result of a kind canonical: tee the result to a variable, push the NaN, compare the
-// variable with itself, choose.
+// variable with itself, choose. "At least itself" holds for all but NaNs, as "equal" does, and costs x86 one jump, not two.
 type sequence struct {
 	valueType byte
 	nan       []byte
@@ -188,8 +243,8 @@ const (
 	opSelect   = 0x1b
 	opF32Const = 0x43
 	opF64Const = 0x44
-	opF32Eq    = 0x5b
-	opF64Eq    = 0x61
+	opF32Ge    = 0x60
+	opF64Ge    = 0x66
 	opMisc     = 0xfc
 	opVector   = 0xfd
 	v128Const  = 0x0c
@@ -203,8 +258,8 @@ var (
 	nan64 = []byte{0, 0, 0, 0, 0, 0, 0xf8, 0x7f}
 
 	sequences = [kinds]sequence{
-		f32:   {0x7d, append([]byte{opF32Const}, nan32...), []byte{opF32Eq, opSelect}},
-		f64:   {0x7c, append([]byte{opF64Const}, nan64...), []byte{opF64Eq, opSelect}},
+		f32:   {0x7d, append([]byte{opF32Const}, nan32...), []byte{opF32Ge, opSelect}},
+		f64:   {0x7c, append([]byte{opF64Const}, nan64...), []byte{opF64Ge, opSelect}},
 		f32x4: {0x7b, append([]byte{opVector, v128Const}, bytes.Repeat(nan32, 4)...), []byte{opVector, f32x4Eq, opVector, bitselect}},
 		f64x2: {0x7b, append([]byte{opVector, v128Const}, bytes.Repeat(nan64, 2)...), []byte{opVector, f64x2Eq, opVector, bitselect}},
 	}
