@@ -24,10 +24,11 @@ func (v *invariants) sampleEvery() int {
 }
 
 // maxLedger bounds the bytes of a job's records with up to 10^6 tasks, beside what the
-// results of single tasks take in blocks that are not sealed: maxDone each.
+// results of single tasks take in blocks that are not sealed: maxDone each, a Done with its
+// receipts.
 const (
 	maxLedger = 4 << 20
-	maxDone   = 512
+	maxDone   = 1 << 10
 )
 
 // stepped looks at a keeper's ledger now and then.
