@@ -59,7 +59,7 @@ func (s *swarm) readyToSeal(k sealKey, st *stage) {
 	}
 	if _, known := s.sealer.ready[k]; !known {
 		s.sealer.ready[k] = s.m.now.Mono
-		s.store.due = min(s.store.due, s.m.now.Mono+s.m.cfg.Gather) // who seals waits for our word
+		s.store.due = min(s.store.due, s.m.now.Mono) // who seals waits for our word
 	}
 	s.wakeAt(s.m.now.Mono)
 }

@@ -64,7 +64,7 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 	s.store.tell = append(s.store.tell, c)
 	s.considerSeal(ref, r)
 	if st := s.ledger.stage(ref); st == nil || r.Lo >= r.Hi || st.complete(r.Lo.Block()) {
-		s.store.due = min(s.store.due, s.m.now.Mono+s.m.cfg.Gather)
+		s.store.due = min(s.store.due, s.m.now.Mono)
 	}
 	s.wakeAt(s.store.due)
 }
