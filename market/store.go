@@ -222,7 +222,6 @@ func (s *swarm) doneLearned(rec *protocol.Record, b *protocol.Done) {
 		sh.settleLent(rec, b.Range)
 		sh.reconcile()
 	}
-	s.credit[rec.Signer] += b.Range.Len()
 	s.moved = s.m.now.Mono
 	s.did(rec.Signer)
 	if s.keep != nil {

@@ -151,9 +151,13 @@ func (s *swarm) tick() {
 // passes it on. from is the peer that sent it, or this one.
 func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) {
 	old, loser, states := s.checkpointOf(rec), s.loserTo(rec), s.statesIn(rec)
+	fresh := s.freshIn(rec)
 	changed, err := s.ledger.add(rec)
 	if err != nil || !changed {
 		return false, err
+	}
+	if fresh > 0 {
+		s.credit[rec.Signer] += fresh
 	}
 	s.dropStates(states...)
 	s.altered = s.m.now.Mono
@@ -192,6 +196,23 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 	s.m.room = true
 	s.wakeAt(s.m.now.Mono)
 	return true, nil
+}
+
+// freshIn is how many tasks a result about to be learned is the first of.
+func (s *swarm) freshIn(rec *protocol.Record) (n uint64) {
+	b, ok := rec.Body.(*protocol.Done)
+	if !ok {
+		return 0
+	}
+	if st := s.ledger.stage(b.StageRef); st != nil {
+		st.each(b.Range.Intersect(st.all()), func(r protocol.Range, c *cell) bool {
+			if c.done == nil && c.life <= b.Life {
+				n += r.Len()
+			}
+			return true
+		})
+	}
+	return n
 }
 
 // loserTo is who held the range of a segment at the same epoch: of two adopters the one
