@@ -1,8 +1,6 @@
 package market
 
-import (
-	"github.com/compute-mesh/mesh/protocol"
-)
+import "github.com/compute-mesh/mesh/protocol"
 
 // busyExchange is how many times Exchange a keeper whose ledger changes waits between two
 // digests: what has just been told would show as a difference, and the exchange is for

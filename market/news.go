@@ -34,7 +34,7 @@ func (m *Machine) tell(to protocol.PeerID, rec *protocol.Record) {
 }
 
 // tellSoon adds a record to the news for a peer that may wait until there is credit. It
-// tells whether the record was not among them yet.
+// tells whether there is such a peer to tell: not this one, nor none.
 func (m *Machine) tellSoon(to protocol.PeerID, rec *protocol.Record) bool {
 	if to == m.self || to == "" {
 		return false

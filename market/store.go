@@ -166,7 +166,7 @@ func (s *swarm) receiptRequest(from protocol.PeerID, q *protocol.ReceiptRequest)
 		s.storedHere(q.Page, q.StageRef, q.Range)
 		s.answerReceipt(from, q)
 	}
-	roots := outputsOf(&page)
+	roots := page.Roots()
 	if len(roots) == 0 {
 		done()
 		return nil
@@ -186,25 +186,6 @@ func (s *swarm) receiptRequest(from protocol.PeerID, q *protocol.ReceiptRequest)
 		done()
 	})
 	return nil
-}
-
-// outputsOf lists the files that a page names.
-func outputsOf(page *protocol.Page) []cid.Cid {
-	var roots []cid.Cid
-	add := func(o *protocol.Output) {
-		if o.Root.Defined() {
-			roots = append(roots, o.Root)
-		}
-	}
-	for i := range page.Results {
-		r := &page.Results[i]
-		add(&r.Stdout)
-		add(&r.Log)
-		for j := range r.Files {
-			add(&r.Files[j].Output)
-		}
-	}
-	return roots
 }
 
 func (s *swarm) answerReceipt(to protocol.PeerID, q *protocol.ReceiptRequest) {

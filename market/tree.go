@@ -16,7 +16,7 @@ import (
 // node. A node whose tasks all have equal cells is hashed as that cell, whatever its
 // size: the tree costs what the spans do. SPEC.md section 7.4 has the bytes.
 
-// put puts the hash of rec, or zeros.
+// putHash appends the hash of rec, or zeros where there is none.
 func putHash(b []byte, rec *protocol.Record) []byte {
 	var h protocol.Hash
 	if rec != nil {
@@ -172,7 +172,7 @@ func (l *ledger) partStage(i int, head bool) (protocol.Part, bool) {
 	case s == nil:
 		return protocol.Part{}, false
 	case head:
-		return l.records16(protocol.Part{Kind: protocol.PartHead, Stage: s.ref}), true
+		return l.listed(protocol.Part{Kind: protocol.PartHead, Stage: s.ref}), true
 	case s.n == 0:
 		return protocol.Part{}, false
 	}
@@ -183,7 +183,7 @@ func (l *ledger) partStage(i int, head bool) (protocol.Part, bool) {
 func (l *ledger) partNode(s *stage, level uint8, number uint64) protocol.Part {
 	p := protocol.Part{Kind: protocol.PartNode, Stage: s.ref, Level: level, Number: number}
 	if level == 0 {
-		return l.records16(p)
+		return l.listed(p)
 	}
 	for _, h := range s.children(level, number) {
 		p.Hashes = append(p.Hashes, h.Short())
@@ -191,9 +191,9 @@ func (l *ledger) partNode(s *stage, level uint8, number uint64) protocol.Part {
 	return p
 }
 
-// records16 fills in the hashes of a part's records, as many as it may have: those left
+// listed fills in the hashes of a part's records, as many as it may have: those left
 // out cost their being sent once more.
-func (l *ledger) records16(p protocol.Part) protocol.Part {
+func (l *ledger) listed(p protocol.Part) protocol.Part {
 	for _, r := range l.recordsIn(&p) {
 		if len(p.Hashes) < protocol.MaxPartHashes {
 			p.Hashes = append(p.Hashes, r.Hash.Short())
@@ -252,7 +252,7 @@ func (l *ledger) compareJob(theirs *protocol.Part) (next []protocol.Part) {
 		return nil
 	}
 	if theirs.Hashes[0] != mine.Hashes[0] {
-		next = append(next, l.records16(protocol.Part{Kind: protocol.PartCommon}))
+		next = append(next, l.listed(protocol.Part{Kind: protocol.PartCommon}))
 	}
 	for i := range l.stages {
 		for j, head := range []bool{true, false} {

@@ -248,25 +248,7 @@ func (f *fetcher) page(root cid.Cid, from source) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return data, f.keep(outputsOf(&page), from)
-}
-
-// outputsOf lists the files that a page names.
-func outputsOf(page *protocol.Page) (roots []cid.Cid) {
-	add := func(o *protocol.Output) {
-		if o.Root.Defined() {
-			roots = append(roots, o.Root)
-		}
-	}
-	for i := range page.Results {
-		r := &page.Results[i]
-		add(&r.Stdout)
-		for k := range r.Files {
-			add(&r.Files[k].Output)
-		}
-		add(&r.Log)
-	}
-	return roots
+	return data, f.keep(page.Roots(), from)
 }
 
 // seal brings what a seal's root names: a leaf with its parts, packs and outputs, or a node.

@@ -40,3 +40,22 @@ type Page struct {
 	Worker  PeerID
 	Results []Result
 }
+
+// Roots lists the files that the page names: outputs and logs too large to stand in it.
+func (p *Page) Roots() []cid.Cid {
+	var roots []cid.Cid
+	add := func(o *Output) {
+		if o.Root.Defined() {
+			roots = append(roots, o.Root)
+		}
+	}
+	for i := range p.Results {
+		r := &p.Results[i]
+		add(&r.Stdout)
+		add(&r.Log)
+		for j := range r.Files {
+			add(&r.Files[j].Output)
+		}
+	}
+	return roots
+}
