@@ -69,7 +69,7 @@ func (s *swarm) storedHere(c cid.Cid, ref protocol.StageRef, r protocol.Range) {
 	s.wakeAt(s.store.due)
 }
 
-// flushStored tells the other keepers what came to be stored here, a few at a time.
+// flushStored tells the other keepers what came to be stored here, once it is due.
 func (s *swarm) flushStored() {
 	if s.m.now.Mono < s.store.due && s.running() {
 		s.wakeAt(s.store.due)
