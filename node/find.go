@@ -15,6 +15,9 @@ const (
 	// the next are asked too.
 	askKeepers = 8
 	findWait   = 2 * time.Second
+	// findSlack is how long the others have once one keeper has answered: peers that are up answer within a round trip,
+	// and the first to answer may be the one that knows least.
+	findSlack = 250 * time.Millisecond
 )
 
 // find gives the best view of a job that can be had: this peer's own where it keeps the job, else a keeper's, else what
@@ -43,7 +46,7 @@ func (n *Node) find(ctx context.Context, id protocol.JobID) (*view, error) {
 			for _, p := range list[:k] {
 				tried[p] = true
 			}
-			if found := n.askAll(ctx, list[:k], id); found != nil && (best == nil || found.Keeper) {
+			if found := n.askAll(ctx, list[:k], id); found != nil && (best == nil || found.knowsMore(best)) {
 				best = found
 			}
 			if best != nil && best.Keeper {
@@ -79,8 +82,9 @@ func (n *Node) keepersHeardOf(ctx context.Context, id protocol.JobID, own *repor
 	return list
 }
 
-// askAll asks peers at once, and gives the first keeper's view; without one, any view.
-func (n *Node) askAll(ctx context.Context, peers []protocol.PeerID, id protocol.JobID) *view {
+// askAll asks peers at once, and gives the view that knows most of those that come in time. A keeper's that the job has
+// ended is final, and waits for no other.
+func (n *Node) askAll(ctx context.Context, peers []protocol.PeerID, id protocol.JobID) (best *view) {
 	ctx, cancel := context.WithTimeout(ctx, findWait)
 	defer cancel()
 	views := make(chan *view, len(peers))
@@ -93,14 +97,38 @@ func (n *Node) askAll(ctx context.Context, peers []protocol.PeerID, id protocol.
 		})
 	}
 	go func() { wg.Wait(); close(views) }()
-	var any *view
-	for v := range views {
-		if v.Keeper {
-			return v
+	var slack <-chan time.Time
+	for {
+		select {
+		case v, more := <-views:
+			if !more {
+				return best
+			}
+			if best == nil || v.knowsMore(best) {
+				best = v
+			}
+			if best.Keeper && best.ended() {
+				return best
+			}
+			if best.Keeper && slack == nil {
+				slack = time.After(findSlack)
+			}
+		case <-slack:
+			return best
 		}
-		any = v
 	}
-	return any
+}
+
+// knowsMore tells whether a view is the better one to show: a keeper's before another's, then of an ended job, then of
+// more tasks done.
+func (v *view) knowsMore(than *view) bool {
+	if v.Keeper != than.Keeper {
+		return v.Keeper
+	}
+	if v.ended() != than.ended() {
+		return v.ended()
+	}
+	return v.done() > than.done()
 }
 
 // source is where chunks of a job that a view shows are to be had: from who gave the view, then from the job's keepers.

@@ -268,25 +268,32 @@ func tallyRunning(s *api.Status, reports map[protocol.PeerID]*report) {
 
 // Watch implements api.Jobs.
 func (b *backend) Watch(ctx context.Context, text string, f func(api.Status) error) error {
+	_, _, err := b.watch(ctx, text, f)
+	return err
+}
+
+// watch gives the view that showed the job's end, for those who go on from there: the next peer that is asked may not
+// have heard of the end.
+func (b *backend) watch(ctx context.Context, text string, f func(api.Status) error) (*view, *job.Signed, error) {
 	id, err := parseJob(text)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	changed, end := b.n.watchers.watch(id)
 	defer end()
 	for {
 		v, signed, err := b.known(ctx, text)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if err := f(b.status(v, signed)); err != nil {
-			return err
+			return nil, nil, err
 		}
 		if v.ended() {
-			return nil
+			return v, signed, nil
 		}
 		if err := b.pause(ctx, id, changed, v.peer == "" && v.Keeper); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 }

@@ -225,6 +225,14 @@ func (v *view) state() protocol.JobState { return protocol.JobState(v.State) }
 
 func (v *view) ended() bool { return v.state() != protocol.JobRunning }
 
+// done is how many tasks of all stages are done.
+func (v *view) done() (sum uint64) {
+	for i := range v.Stages {
+		sum += v.Stages[i].Done
+	}
+	return sum
+}
+
 func (v *view) endedAt() (t time.Time) {
 	if v.Ended > 0 {
 		t = time.UnixMilli(v.Ended).UTC()

@@ -16,12 +16,13 @@ const resultsAhead = 64
 
 // Results implements api.Outcomes.
 func (b *backend) Results(ctx context.Context, text string, o api.ResultsOptions, sink api.ResultsSink) (api.ResultsSummary, error) {
+	look := b.known
 	if o.Wait {
-		if err := b.Watch(ctx, text, func(api.Status) error { return nil }); err != nil {
-			return api.ResultsSummary{}, err
+		look = func(ctx context.Context, text string) (*view, *job.Signed, error) {
+			return b.watch(ctx, text, func(api.Status) error { return nil })
 		}
 	}
-	v, signed, err := b.known(ctx, text)
+	v, signed, err := look(ctx, text)
 	if err != nil {
 		return api.ResultsSummary{}, err
 	}
