@@ -47,9 +47,9 @@ else
 	@echo "*** ONE ENGINE ONLY: without a C compiler wasmtime is not built; these tests ran tasks in wazero alone. ***"
 endif
 
-race: ## the packages that do I/O, under the race detector
+race: ## the packages that do I/O, under the race detector; what one goroutine tries over and over, less often
 ifeq ($(CC_WORKS),1)
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(RACED)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACED)
 else
 	@echo "*** NOT RUN: the race detector needs a C compiler. ***"
 endif

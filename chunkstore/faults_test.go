@@ -131,7 +131,7 @@ func TestFaultAtEveryOperation(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.cause, " ", test.lasting), func(t *testing.T) {
 			dir := t.TempDir()
-			for k, over := 0, false; !over; k++ {
+			for k, over := 0, false; !over; k += stride() {
 				f := &vfstest.Faults{FS: vfstest.New()}
 				s := must(faultyStore(t, dir, f, test.change))(t)
 				from := f.Ops()
@@ -170,7 +170,7 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 	for name, change := range map[string]func(*Config){"file by file": fileByFile, "all at once": allAtOnce} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for k, over := 0, false; !over; k++ {
+			for k, over := 0, false; !over; k += stride() {
 				d := vfstest.New()
 				f := &vfstest.Faults{FS: d}
 				if err := d.MkdirAll(dir, 0o700); err != nil {
@@ -203,6 +203,15 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 	}
 }
 
+// stride is the step from one failing operation to the next. With -short, as under the race detector, which learns little
+// from what one goroutine does over and over, it is every eleventh.
+func stride() int {
+	if testing.Short() {
+		return 11
+	}
+	return 1
+}
+
 // TestOpenFaults: a start that fails in whatever it does to the disk has done no harm.
 func TestOpenFaults(t *testing.T) {
 	dir := t.TempDir()
@@ -212,7 +221,7 @@ func TestOpenFaults(t *testing.T) {
 	if err := errors.Join(work(s, p, 0), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for k := 0; ; k += 7 { // most of them are two for each of 256 directories
+	for k := 0; ; k += 7 * stride() { // most of them are two for each of 256 directories
 		from := f.Ops()
 		f.FailAt(from+k, syscall.EIO, false)
 		s, err := faultyStore(t, dir, f, fileByFile)
