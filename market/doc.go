@@ -31,7 +31,8 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// A Keep is for all chunk groups of the job or, of a last survivor, for the ledger alone.
+// A Keep is for all chunk groups of the job or for the ledger alone: of a last survivor,
+// and of a peer for as long as it still fetches the chunks.
 //
 // # Use
 //

@@ -17,6 +17,7 @@ type inviteState struct {
 	signing  bool                              // this peer's own Keep is being made
 	progress []protocol.PeerID
 	next     time.Duration // when the inviters are told that it still is
+	ledger   time.Duration // when it has taken so long that this peer keeps the ledger and pages meanwhile
 }
 
 func (v *inviteState) init() {
@@ -39,7 +40,9 @@ func (s *swarm) keepNow(groups protocol.GroupSet) {
 // keepLearned looks at what a new keeper means: it may be one that was invited, and it
 // has to be told what is known here.
 func (s *swarm) keepLearned(rec *protocol.Record) {
-	delete(s.invite.asked, rec.Signer)
+	if rec.Body.(*protocol.Keep).Groups != 0 {
+		delete(s.invite.asked, rec.Signer)
+	}
 	if rec.Signer == s.m.self {
 		if known := s.keep != nil || s.invite.signing; !known { // forgotten, as by a journal from a backup
 			s.m.fetch(Fetch{
@@ -205,7 +208,8 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	}
 	s.invite.fetching = true
 	s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3
-	s.wakeAt(s.invite.next)
+	s.invite.ledger = s.m.now.Mono + s.m.cfg.Step
+	s.wakeAt(min(s.invite.next, s.invite.ledger))
 	inviters := s.reachable([]protocol.PeerID{from})
 	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: inviters}, func(f Fetched) {
 		s.invite.fetching = false
@@ -227,10 +231,21 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	})
 }
 
-// stillFetching keeps an invitation alive while its chunks are on their way.
+// stillFetching keeps an invitation alive while its chunks are on their way. Where they take longer than a moment, the peer
+// keeps the ledger and the pages from now on: results need not wait for the input to be copied.
 func (s *swarm) stillFetching() {
 	if !s.invite.fetching {
 		return
+	}
+	if s.keep == nil && s.running() {
+		if s.m.now.Mono < s.invite.ledger {
+			s.wakeAt(s.invite.ledger)
+		} else {
+			s.keepNow(0)
+			for _, p := range s.invite.progress {
+				s.m.tell(p, s.keep)
+			}
+		}
 	}
 	if s.m.now.Mono >= s.invite.next {
 		s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3

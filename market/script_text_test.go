@@ -80,6 +80,9 @@ func (w *script) record(r *protocol.Record) string {
 	case *protocol.Control:
 		return fmt.Sprintf("Control %s %d", verbs[b.Verb], b.Sequence) + by
 	case *protocol.Keep:
+		if b.Groups == 0 {
+			return "Keep of the ledger" + by
+		}
 		return "Keep" + by
 	case *protocol.Unkeep:
 		return "Unkeep" + by

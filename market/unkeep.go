@@ -35,6 +35,16 @@ func (s *swarm) hasLeft(p protocol.PeerID) bool {
 	return s.ledger.keepOf(p) == nil && slices.ContainsFunc(sorted(s.ledger.unkeeps), func(u *protocol.Record) bool { return u.Signer == p })
 }
 
+// partial are the keepers of the ledger alone.
+func (s *swarm) partial() (list []protocol.PeerID) {
+	for _, k := range s.ledger.keepers() {
+		if !s.full(k) {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // liveFull are the keepers of the job's chunks that may be reachable.
 func (s *swarm) liveFull() []protocol.PeerID {
 	return slices.DeleteFunc(s.live(), func(p protocol.PeerID) bool { return !s.full(p) })

@@ -19,6 +19,7 @@ type View struct {
 	Going    bool   // this peer has taken its Keep back; its chunks stay until others have said that they hold them
 	Accepted bool   // every chunk group has its replicas: durable without this peer
 	Keepers  []protocol.PeerID
+	Partial  []protocol.PeerID // of those the ones that have the ledger and results, and not the whole input
 	Live     []protocol.PeerID // keepers that are not known to be out of reach
 	Wanted   int               // keepers beside the submitter's peer that the manifest asks for
 	Members  int
@@ -115,7 +116,7 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 	}
 	v := View{
 		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Going: s.out.going, Accepted: s.invite.accepted,
-		Keepers: s.ledger.keepers(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
+		Keepers: s.ledger.keepers(), Partial: s.partial(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
 		Started: s.started, Ended: s.ended,
 	}
 	for i := range s.ledger.stages {

@@ -122,13 +122,9 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 		Summary: summary(v, signed), Expires: m.Expires, Submitter: m.Submitter.String(),
 		Split: m.Stages[0].Source.Split, Accepted: v.Accepted, Wanted: v.Wanted, Peers: []api.PeerWork{},
 	}
-	for _, k := range v.Keepers {
-		if k != s.Submitter {
-			s.Keepers++
-		}
-	}
+	s.Keepers = v.copies(s.Submitter)
 	for _, k := range v.Away {
-		if k != s.Submitter {
+		if k != s.Submitter && !slices.Contains(v.Partial, k) {
 			s.Away++
 		}
 	}

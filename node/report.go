@@ -21,6 +21,7 @@ type report struct {
 	Reason   string        `json:"reason,omitempty"`
 	Accepted bool          `json:"accepted"`
 	Keepers  []string      `json:"keepers"`
+	Partial  []string      `json:"partial,omitempty"` // of those the ones without the whole input
 	Wanted   int           `json:"wanted"`
 	Members  int           `json:"members"`
 	Stages   []stageReport `json:"stages"`
@@ -83,6 +84,9 @@ func newReport(v *market.View, now market.Instant) *report {
 	}
 	for _, k := range v.Keepers {
 		r.Keepers = append(r.Keepers, k.String())
+	}
+	for _, k := range v.Partial {
+		r.Partial = append(r.Partial, k.String())
 	}
 	for _, p := range v.Stopped {
 		r.Stopped = append(r.Stopped, p.String())
@@ -224,6 +228,16 @@ type view struct {
 func (v *view) state() protocol.JobState { return protocol.JobState(v.State) }
 
 func (v *view) ended() bool { return v.state() != protocol.JobRunning }
+
+// copies is how many keepers have all of the job, apart from a peer.
+func (r *report) copies(apart string) (n int) {
+	for _, k := range r.Keepers {
+		if k != apart && !slices.Contains(r.Partial, k) {
+			n++
+		}
+	}
+	return n
+}
 
 // done is how many tasks of all stages are done.
 func (v *view) done() (sum uint64) {

@@ -292,11 +292,5 @@ func (b *backend) Accepted(ctx context.Context, text string) (out api.Acceptance
 }
 
 func acceptance(r *report, self string) api.Acceptance {
-	out := api.Acceptance{Job: r.Job, Accepted: r.Accepted, Wanted: r.Wanted}
-	for _, k := range r.Keepers {
-		if k != self {
-			out.Keepers++
-		}
-	}
-	return out
+	return api.Acceptance{Job: r.Job, Accepted: r.Accepted, Wanted: r.Wanted, Keepers: r.copies(self)}
 }
