@@ -48,7 +48,7 @@ func (x *Exchange) open(ctx context.Context, p peer.ID) (network.Stream, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, x.cfg.DialTimeout)
 	defer cancel()
-	s, err := x.host.NewStream(ctx, p, ProtocolID)
+	s, err := x.host.NewStream(ctx, p, ProtocolID, ProtocolV1)
 	if err == nil || errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
 		x.mu.Lock()
 		delete(x.away, p)

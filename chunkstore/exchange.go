@@ -54,6 +54,8 @@ type ExchangeConfig struct {
 	StreamIdle time.Duration
 	// BitswapWait is how long a chunk is waited for by bitswap after the holders have been tried. Default 5 s.
 	BitswapWait time.Duration
+	// PackLocal compresses also what goes to peers on this machine, which costs more than it saves. Default: only what leaves it.
+	PackLocal bool
 	// NoBitswap leaves bitswap out: neither served nor used.
 	NoBitswap bool
 	// Log receives lies and absences of holders, and refused streams. Default: discarded.
@@ -171,12 +173,14 @@ func NewExchange(h host.Host, s *Store, cfg ExchangeConfig) (*Exchange, error) {
 		x.swap = newBitswap(x.ctx, h, s, cfg)
 	}
 	h.SetStreamHandler(ProtocolID, x.serve)
+	h.SetStreamHandler(ProtocolV1, x.serve)
 	return x, nil
 }
 
 // Close ends all transfers and waits for them. Fetches in progress fail with ErrClosed.
 func (x *Exchange) Close() error {
 	x.host.RemoveStreamHandler(ProtocolID)
+	x.host.RemoveStreamHandler(ProtocolV1)
 	x.mu.Lock()
 	if x.closed {
 		x.mu.Unlock()

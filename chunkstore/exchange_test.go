@@ -428,6 +428,7 @@ func TestBitswapBothWays(t *testing.T) {
 	connect(t, a.host, b.host)
 	// A plain IPFS node speaks bitswap alone.
 	a.host.RemoveStreamHandler(ProtocolID)
+	a.host.RemoveStreamHandler(ProtocolV1)
 	data := randomBytes(10, 3*MaxChunk+5)
 	pieces, _ := importAll(t, a.store, Split{}, sourceFile{"f", data})
 	root := pieces[0].Root

@@ -306,7 +306,7 @@ func (w *worker) receive(h *holderStream, it *item) error {
 		return slow(err)
 	}
 	switch s {
-	case statusOK:
+	case statusOK, statusPacked:
 	case statusNotFound:
 		w.f.release(w, it)
 		return nil
@@ -327,8 +327,13 @@ func (w *worker) receive(h *holderStream, it *item) error {
 	buf := chunkBuffers.Get().(*[MaxChunk]byte)
 	defer chunkBuffers.Put(buf)
 	data := buf[:size]
-	if _, err := io.ReadFull(h.in, data); err != nil {
-		return fmt.Errorf("chunk %s: %w", it.cid, slow(noEOF(err)))
+	if s == statusPacked {
+		err = unpack(h.in, data)
+	} else if _, err = io.ReadFull(h.in, data); err != nil {
+		err = noEOF(err)
+	}
+	if err != nil {
+		return fmt.Errorf("chunk %s: %w", it.cid, slow(err))
 	}
 	return w.accept(it, data)
 }

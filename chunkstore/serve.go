@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // serveBuffer is what one served stream holds of answers: 128 KiB, two of the messages that the multiplexer makes of it.
@@ -29,13 +30,18 @@ func (x *Exchange) serve(stream network.Stream) {
 	defer x.leave(stream, p)
 	buf := serveBuffers.Get().(*[serveBuffer]byte)
 	defer serveBuffers.Put(buf)
-	a := answerer{x: x, peer: p, stream: stream, in: bufio.NewReaderSize(stream, 4<<10), out: buf[:0]}
+	a := answerer{x: x, peer: p, stream: stream, packs: x.packsFor(stream), in: bufio.NewReaderSize(stream, 4<<10), out: buf[:0]}
 	if err := a.run(); err != nil {
 		x.log.Debug("chunk stream ended", "peer", p, "error", err)
 		stream.Reset()
 		return
 	}
 	stream.Close()
+}
+
+// packsFor tells whether chunks are worth compressing for who asks on a stream.
+func (x *Exchange) packsFor(stream network.Stream) bool {
+	return stream.Protocol() == ProtocolID && (x.cfg.PackLocal || !manet.IsIPLoopback(stream.Conn().RemoteMultiaddr()))
 }
 
 // admit takes a stream in, unless a limit or the owner says no. An admitted one must leave.
@@ -81,6 +87,7 @@ type answerer struct {
 	x      *Exchange
 	peer   peer.ID
 	stream network.Stream
+	packs  bool // the asker understands compressed chunks
 	in     *bufio.Reader
 	out    []byte // answers not sent yet; its capacity is serveBuffer
 }
@@ -134,14 +141,64 @@ func (a *answerer) answer(c cid.Cid) error {
 		return a.trouble(c, err)
 	}
 	defer f.Close()
-	if err := a.head(statusOK, size); err != nil {
-		return err
-	}
-	if err := a.copy(f, size); err != nil {
+	if err := a.send(f, size); err != nil {
 		return err
 	}
 	a.x.stats.sent(a.peer, size)
 	return nil
+}
+
+// send writes a chunk, compressed if its first block is worth it.
+func (a *answerer) send(f io.Reader, size int) error {
+	if !a.packs || size < packLeast {
+		if err := a.head(statusOK, size); err != nil {
+			return err
+		}
+		return a.copy(f, size)
+	}
+	plain, buf := packs.Get().(*packed), packs.Get().(*packed)
+	defer packs.Put(plain)
+	defer packs.Put(buf)
+	block := plain[:min(packBlock, size)]
+	if _, err := io.ReadFull(f, block); err != nil {
+		return err
+	}
+	left := size - len(block)
+	small := pack(buf, block)
+	if small == nil {
+		if err := errors.Join(a.head(statusOK, size), a.write(block)); err != nil {
+			return err
+		}
+		return a.copy(f, left)
+	}
+	if err := a.head(statusPacked, size); err != nil {
+		return err
+	}
+	for {
+		if err := a.block(block, small); err != nil || left == 0 {
+			return err
+		}
+		block = plain[:min(packBlock, left)]
+		if _, err := io.ReadFull(f, block); err != nil {
+			return err
+		}
+		left -= len(block)
+		small = pack(buf, block)
+	}
+}
+
+// block writes a block: packed, or as it is where that is nil.
+func (a *answerer) block(plain, packed []byte) error {
+	if cap(a.out)-len(a.out) < answerHead {
+		if err := a.flush(); err != nil {
+			return err
+		}
+	}
+	a.out = appendBlock(a.out, len(packed))
+	if packed != nil {
+		return a.write(packed)
+	}
+	return a.write(plain)
 }
 
 // trouble answers for a chunk that cannot be read: one that turned out corrupted is just not here.

@@ -39,6 +39,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzAnswer(f *testing.F) {
 	f.Add(append(appendAnswer(nil, statusOK, 3), 1, 2, 3))
 	f.Add(appendAnswer(nil, statusNotFound, 0))
+	f.Add(append(appendAnswer(nil, statusPacked, 3), 0, 1, 2, 3))
 	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := bufio.NewReader(bytes.NewReader(data))
@@ -48,7 +49,7 @@ func FuzzAnswer(f *testing.F) {
 			if err != nil {
 				break
 			}
-			if size < 0 || size > MaxChunk || s != statusOK && size != 0 {
+			if size < 0 || size > MaxChunk || !s.data() && size != 0 {
 				t.Fatalf("status %d with %d bytes", s, size)
 			}
 			again = appendAnswer(again, s, size)
