@@ -95,7 +95,8 @@ func (s *Store) syncOnce() error {
 	return err
 }
 
-// syncFiles flushes the files of list, then the directories that name them, and returns what is not durable.
+// syncFiles flushes the files of list and the directories that name them, and returns what is not durable. There is no
+// order between them: a name whose file did not get there is found out by the check on the first read.
 func (s *Store) syncFiles(list []*entry) (failed []*entry, err error) {
 	var g errgroup.Group
 	g.SetLimit(s.cfg.SyncParallel)
@@ -108,7 +109,6 @@ func (s *Store) syncFiles(list []*entry) (failed []*entry, err error) {
 			return nil
 		})
 	}
-	g.Wait()
 	var shards [256]struct {
 		named bool
 		err   error

@@ -14,6 +14,7 @@ import (
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
 )
 
 // batch is what the machine owes that must be done in order: it is made durable as a whole, then sent as a whole.
@@ -195,10 +196,7 @@ func (c *diskCommitter) try(b *batch) error {
 		b.blocks = b.blocks[1:]
 	}
 	if b.sync {
-		if err := c.pins.flush(); err != nil {
-			return err
-		}
-		if err := c.chunks.Sync(ctx); err != nil {
+		if err := durable(ctx, c.pins, c.chunks); err != nil {
 			return fmt.Errorf("node: commit: %w", err)
 		}
 		b.sync = false
@@ -223,6 +221,15 @@ func (c *diskCommitter) try(b *batch) error {
 		c.changed(b.changed)
 	}
 	return nil
+}
+
+// durable returns when all that was stored, and the pins that were added, are on the disk. The two are flushed at the same
+// time: neither refers to the other, and together they share the file system's own commits.
+func durable(ctx context.Context, p *pins, c chunks) error {
+	var g errgroup.Group
+	g.Go(p.flush)
+	g.Go(func() error { return c.Sync(ctx) })
+	return g.Wait()
 }
 
 // write journals what the batch persists.

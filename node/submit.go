@@ -189,10 +189,7 @@ func (b *backend) keep(ctx context.Context, signed *job.Signed, index *job.Index
 			return err
 		}
 	}
-	if err := n.pins.flush(); err != nil {
-		return err
-	}
-	return n.store.Sync(ctx)
+	return durable(ctx, n.pins, n.store)
 }
 
 // pinIndex pins an input with its index.
