@@ -2,18 +2,12 @@ package job
 
 import (
 	"bytes"
-	_ "embed"
 	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-ipld-prime/codec"
-	"github.com/ipld/go-ipld-prime/codec/dagcbor"
-	"github.com/ipld/go-ipld-prime/node/bindnode"
-	"github.com/ipld/go-ipld-prime/schema"
-	schemadmt "github.com/ipld/go-ipld-prime/schema/dmt"
-	schemadsl "github.com/ipld/go-ipld-prime/schema/dsl"
 	"github.com/multiformats/go-multihash"
 )
 
@@ -35,48 +29,53 @@ const (
 	codecDagCBOR = cid.DagCBOR
 )
 
-//go:embed schema.ipldsch
-var schemaText []byte
+// maxDepth bounds the nesting of a block: block, manifest, stages, stage, source,
+// outputs are the deepest.
+const maxDepth = 16
 
-// wireTypes is the schema's type system, parsed once.
-var wireTypes = sync.OnceValue(func() *schema.TypeSystem {
-	dmt, err := schemadsl.ParseBytes(schemaText)
-	if err != nil {
-		panic("job: embedded schema: " + err.Error())
-	}
-	ts := new(schema.TypeSystem)
-	ts.Init()
-	if err := schemadmt.Compile(ts, dmt); err != nil {
-		panic("job: embedded schema: " + err.Error())
-	}
-	return ts
+// encMode writes DAG-CBOR: definite lengths, shortest numbers, keys by length and then
+// by byte, no nulls but those of optional links. decMode refuses what is none, and what
+// a block has beside its fields; laxMode does not mind the latter.
+var encMode, decMode, laxMode = sync.OnceValue(func() cbor.EncMode {
+	return must(cbor.EncOptions{Sort: cbor.SortLengthFirst, NilContainers: cbor.NilContainerAsEmpty, IndefLength: cbor.IndefLengthForbidden}.EncMode())
+}), sync.OnceValue(func() cbor.DecMode {
+	return decoder(cbor.ExtraDecErrorUnknownField)
+}), sync.OnceValue(func() cbor.DecMode {
+	return decoder(cbor.ExtraDecErrorNone)
 })
 
-// wireType is one kind of block: the schema's type and the Go struct W that holds it.
+func decoder(extra cbor.ExtraDecErrorCond) cbor.DecMode {
+	return must(cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, MaxNestedLevels: maxDepth,
+		MaxArrayElements: MaxBlock, IntDec: cbor.IntDecConvertSigned, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+		ExtraReturnErrors: extra,
+	}.DecMode())
+}
+
+// must is for options that are constant.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic("job: codec: " + err.Error())
+	}
+	return v
+}
+
+// wireType is one kind of block, which W holds; schema.ipldsch has its name.
 type wireType[W any] struct {
 	name  string
 	limit int
-	proto func() schema.TypedPrototype
-}
-
-func newWireType[W any](name string, limit int) wireType[W] {
-	return wireType[W]{name, limit, sync.OnceValue(func() schema.TypedPrototype {
-		return bindnode.Prototype((*W)(nil), wireTypes().TypeByName(name))
-	})}
 }
 
 // encode gives the canonical bytes of w.
 func (t wireType[W]) encode(w *W) ([]byte, error) {
-	var b bytes.Buffer
-	node := bindnode.Wrap(w, t.proto().Type()).Representation()
-	options := dagcbor.EncodeOptions{AllowLinks: true, MapSortMode: codec.MapSortMode_RFC7049}
-	if err := options.Encode(node, &b); err != nil {
+	data, err := encMode().Marshal(w)
+	if err != nil {
 		return nil, fmt.Errorf("job: encode %s: %w", t.name, err)
 	}
-	if b.Len() > t.limit {
-		return nil, fmt.Errorf("job: encode %s: %d bytes, at most %d: %w", t.name, b.Len(), t.limit, ErrTooLarge)
+	if len(data) > t.limit {
+		return nil, fmt.Errorf("job: encode %s: %d bytes, at most %d: %w", t.name, len(data), t.limit, ErrTooLarge)
 	}
-	return b.Bytes(), nil
+	return data, nil
 }
 
 // decode is encode's strict inverse: what would not encode to the same bytes is refused.
@@ -84,14 +83,9 @@ func (t wireType[W]) decode(data []byte) (*W, error) {
 	if len(data) > t.limit {
 		return nil, fmt.Errorf("job: %s: %d bytes, at most %d: %w", t.name, len(data), t.limit, ErrTooLarge)
 	}
-	builder := t.proto().Representation().NewBuilder()
-	options := dagcbor.DecodeOptions{AllowLinks: true, MaxDepth: maxDepth}
-	if err := options.Decode(builder, bytes.NewReader(data)); err != nil {
+	w := new(W)
+	if err := decMode().Unmarshal(data, w); err != nil {
 		return nil, fmt.Errorf("job: %s: %w: %w", t.name, ErrMalformed, err)
-	}
-	w, ok := bindnode.Unwrap(builder.Build()).(*W)
-	if !ok {
-		return nil, fmt.Errorf("job: %s: %w", t.name, ErrMalformed)
 	}
 	again, err := t.encode(w)
 	if err != nil {
@@ -103,9 +97,65 @@ func (t wireType[W]) decode(data []byte) (*W, error) {
 	return w, nil
 }
 
-// maxDepth bounds the nesting of a block: block, manifest, stages, stage, source,
-// outputs are the deepest.
-const maxDepth = 16
+// oneOf tells what is wrong with a union of which these are set.
+func oneOf(set ...bool) error {
+	n := 0
+	for _, is := range set {
+		if is {
+			n++
+		}
+	}
+	if n != 1 {
+		return fmt.Errorf("of what may stand there %d are, not one", n)
+	}
+	return nil
+}
+
+// wireLink is a CID as DAG-CBOR has it: tag 42 around a string of bytes, the first of
+// which is 0.
+type wireLink cid.Cid
+
+// linkHead is the tag and the head of a string of 24 to 255 bytes, and the 0.
+var linkHead = []byte{0xd8, 42, 0x58}
+
+func (l wireLink) MarshalCBOR() ([]byte, error) {
+	n := cid.Cid(l).ByteLen() + 1
+	if n < 24 || n > 255 {
+		return nil, fmt.Errorf("a link of %d bytes", n-1)
+	}
+	b := make([]byte, 0, len(linkHead)+1+n)
+	b = append(append(b, linkHead...), byte(n), 0)
+	return append(b, cid.Cid(l).KeyString()...), nil
+}
+
+func (l *wireLink) UnmarshalCBOR(data []byte) error {
+	rest, ok := bytes.CutPrefix(data, linkHead)
+	if !ok || len(rest) < 2 || int(rest[0]) != len(rest)-1 || rest[1] != 0 {
+		return errors.New("no link")
+	}
+	c, err := cid.Cast(rest[2:])
+	if err != nil {
+		return err
+	}
+	*l = wireLink(c)
+	return nil
+}
+
+func wireLinks(list []cid.Cid) []wireLink {
+	out := make([]wireLink, len(list))
+	for i, c := range list {
+		out[i] = wireLink(c)
+	}
+	return out
+}
+
+func cidsOf(list []wireLink) []cid.Cid {
+	out := make([]cid.Cid, len(list))
+	for i, l := range list {
+		out[i] = cid.Cid(l)
+	}
+	return out
+}
 
 // cidOf names data, encoded with the codec, as every chunk of the mesh is named.
 func cidOf(codec uint64, data []byte) (cid.Cid, error) {
@@ -145,17 +195,17 @@ func malformed(what string, err error) error {
 }
 
 // optional is the wire form of a link that may be missing.
-func optional(c cid.Cid) *cid.Cid {
+func optional(c cid.Cid) *wireLink {
 	if !c.Defined() {
 		return nil
 	}
-	return &c
+	return (*wireLink)(&c)
 }
 
 // fromOptional is optional's inverse.
-func fromOptional(c *cid.Cid) cid.Cid {
-	if c == nil {
+func fromOptional(l *wireLink) cid.Cid {
+	if l == nil {
 		return cid.Undef
 	}
-	return *c
+	return cid.Cid(*l)
 }

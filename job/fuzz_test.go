@@ -69,7 +69,7 @@ func FuzzLeaf(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(blocks[0].Data)
-	parts := []wirePart{{1, blocks[0].CID}, {2, blocks[0].CID}}
+	parts := []wirePart{{Count: 1, Link: wireLink(blocks[0].CID)}, {Count: 2, Link: wireLink(blocks[0].CID)}}
 	data, err := leafType.encode(&wireLeaf{Results: wireResults{Parts: &parts}})
 	if err != nil {
 		f.Fatal(err)
@@ -119,7 +119,7 @@ func FuzzIndex(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(s.chunks[w.Children[0]])
+	f.Add(s.chunks[cid.Cid(w.Children[0])])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _, _ = decodeIndexBlock(data)
 		x, err := ReadIndex(root, serve(data))

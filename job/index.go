@@ -15,27 +15,28 @@ import (
 const MaxLine = 32 << 10
 
 type wireIndex struct {
-	Count    int64
-	Bytes    int64
-	Children []cid.Cid
+	Count    int64      `cbor:"count"`
+	Bytes    int64      `cbor:"bytes"`
+	Children []wireLink `cbor:"children"`
 }
 
 // wireIndexBlock is a union: one of the pointers is set.
 type wireIndexBlock struct {
-	Entries *[]wireEntry
-	Parts   *[]wirePart
+	Entries *[]wireEntry `cbor:"entries,omitempty"`
+	Parts   *[]wirePart  `cbor:"parts,omitempty"`
 }
 
 type wireEntry struct {
-	Root *cid.Cid
+	_    struct{} `cbor:",toarray"`
+	Root *wireLink
 	Size int64
 	Name string
 	Line string
 }
 
 var (
-	indexType      = newWireType[wireIndex]("Index", MaxBlock)
-	indexBlockType = newWireType[wireIndexBlock]("IndexBlock", MaxBlock)
+	indexType      = wireType[wireIndex]{"Index", MaxBlock}
+	indexBlockType = wireType[wireIndexBlock]{"IndexBlock", MaxBlock}
 )
 
 // IndexWriter builds an input index from its entries, in bounded memory (one part of
@@ -92,7 +93,7 @@ func (w *IndexWriter) Finish() (Input, error) {
 		}
 		children = w.nodes
 	}
-	data, err := indexType.encode(&wireIndex{Count: int64(w.count), Bytes: int64(w.bytes), Children: children})
+	data, err := indexType.encode(&wireIndex{Count: int64(w.count), Bytes: int64(w.bytes), Children: wireLinks(children)})
 	if err != nil {
 		return Input{}, err
 	}

@@ -61,7 +61,7 @@ func decodeIndex(data []byte) (*wireIndex, error) {
 		return nil, malformed("index", fmt.Errorf("it has %d children, must have %d", len(w.Children), children))
 	}
 	for _, c := range w.Children {
-		if err := checkLink(c, codecDagCBOR); err != nil {
+		if err := checkLink(cid.Cid(c), codecDagCBOR); err != nil {
 			return nil, malformed("index", err)
 		}
 	}
@@ -73,6 +73,9 @@ func decodeIndexBlock(data []byte) ([]Entry, []Part, error) {
 	w, err := indexBlockType.decode(data)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := oneOf(w.Entries != nil, w.Parts != nil); err != nil {
+		return nil, nil, malformed("index block", err)
 	}
 	if w.Parts != nil {
 		parts, err := checkParts(*w.Parts, protocol.BlockSize)
@@ -132,7 +135,7 @@ func (x *Index) Chunks(b protocol.Block) ([]cid.Cid, error) {
 		chunks = append(chunks, x.root)
 	}
 	if x.nodes() && b%protocol.BlockSize == 0 {
-		chunks = append(chunks, x.wire.Children[b/protocol.BlockSize])
+		chunks = append(chunks, cid.Cid(x.wire.Children[b/protocol.BlockSize]))
 	}
 	return append(chunks, block.chunks...), nil
 }
@@ -206,11 +209,11 @@ func (x *Index) fetch(b protocol.Block) (indexBlock, error) {
 // link finds the block's CID, by the node above it where there is one.
 func (x *Index) link(b protocol.Block) (cid.Cid, error) {
 	if !x.nodes() {
-		return x.wire.Children[b], nil
+		return cid.Cid(x.wire.Children[b]), nil
 	}
 	number := uint64(b) / protocol.BlockSize
 	if !x.node.ok || x.node.key != number {
-		data, err := x.get(x.wire.Children[number])
+		data, err := x.get(cid.Cid(x.wire.Children[number]))
 		if err != nil {
 			return cid.Undef, err
 		}

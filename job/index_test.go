@@ -226,7 +226,7 @@ func TestIndexRefusesLies(t *testing.T) {
 		t.Fatal(err)
 	}
 	lie := func(change func(w *wireIndex)) error {
-		changed := wireIndex{Count: w.Count, Bytes: w.Bytes, Children: append([]cid.Cid(nil), w.Children...)}
+		changed := wireIndex{Count: w.Count, Bytes: w.Bytes, Children: append([]wireLink(nil), w.Children...)}
 		change(&changed)
 		data, err := indexType.encode(&changed)
 		if err != nil {
@@ -253,14 +253,14 @@ func TestIndexRefusesLies(t *testing.T) {
 		"negative":          func(w *wireIndex) { w.Count = -1 },
 		"too many":          func(w *wireIndex) { w.Count = protocol.MaxTasks + 1 },
 		"negative bytes":    func(w *wireIndex) { w.Bytes = -1 },
-		"a piece for block": func(w *wireIndex) { w.Children[0] = root },
-		"the root itself":   func(w *wireIndex) { w.Children[1] = in.Root },
+		"a piece for block": func(w *wireIndex) { w.Children[0] = wireLink(root) },
+		"the root itself":   func(w *wireIndex) { w.Children[1] = wireLink(in.Root) },
 	} {
 		if err := lie(change); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := lie(func(w *wireIndex) { w.Children[1] = mustCID(t, codecDagCBOR, "gone") }); !errors.Is(err, errAbsent) {
+	if err := lie(func(w *wireIndex) { w.Children[1] = wireLink(mustCID(t, codecDagCBOR, "gone")) }); !errors.Is(err, errAbsent) {
 		t.Errorf("a missing chunk: %v", err)
 	}
 }

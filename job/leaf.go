@@ -10,36 +10,39 @@ import (
 )
 
 type wireLeaf struct {
-	Packs   []cid.Cid
-	Results wireResults
+	Packs   []wireLink  `cbor:"packs"`
+	Results wireResults `cbor:"results"`
 }
 
 // wireResults is a union: one of the pointers is set.
 type wireResults struct {
-	Entries *[]wireLeafEntry
-	Parts   *[]wirePart
+	Entries *[]wireLeafEntry `cbor:"entries,omitempty"`
+	Parts   *[]wirePart      `cbor:"parts,omitempty"`
 }
 
 type wireLeafEntry struct {
+	_      struct{} `cbor:",toarray"`
 	Exit   int64
 	Stdout wireOutput
 	Files  []wireLeafFile
 }
 
 type wireOutput struct {
-	Root *cid.Cid
+	_    struct{} `cbor:",toarray"`
+	Root *wireLink
 	Size uint64
 }
 
 type wireLeafFile struct {
+	_    struct{} `cbor:",toarray"`
 	Name string
-	Root *cid.Cid
+	Root *wireLink
 	Size uint64
 }
 
 var (
-	leafType     = newWireType[wireLeaf]("Leaf", MaxBlock)
-	leafPartType = newWireType[wireResults]("Results", MaxBlock)
+	leafType     = wireType[wireLeaf]{"Leaf", MaxBlock}
+	leafPartType = wireType[wireResults]{"Results", MaxBlock}
 )
 
 func leafOf(results []protocol.Result) ([]Block, error) {
@@ -65,7 +68,7 @@ func leafOf(results []protocol.Result) ([]Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := wireLeaf{Packs: pack.links}
+	w := wireLeaf{Packs: wireLinks(pack.links)}
 	if len(partLinks) > 0 {
 		w.Results.Parts = &partLinks
 	} else {
@@ -158,11 +161,14 @@ func DecodeLeaf(data []byte) (Leaf, error) {
 	if err != nil {
 		return Leaf{}, err
 	}
-	leaf := Leaf{Packs: w.Packs}
-	for _, c := range w.Packs {
+	leaf := Leaf{Packs: cidsOf(w.Packs)}
+	for _, c := range leaf.Packs {
 		if err := checkLink(c, codecRaw); err != nil {
 			return Leaf{}, malformed("leaf", err)
 		}
+	}
+	if err := oneOf(w.Results.Entries != nil, w.Results.Parts != nil); err != nil {
+		return Leaf{}, malformed("leaf", err)
 	}
 	if w.Results.Parts != nil {
 		if leaf.Parts, err = checkParts(*w.Results.Parts, protocol.BlockSize); err != nil {
@@ -182,7 +188,7 @@ func DecodeLeafPart(data []byte) ([]LeafEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.Entries == nil || len(*w.Entries) == 0 {
+	if w.Entries == nil || len(*w.Entries) == 0 || w.Parts != nil {
 		return nil, malformed("leaf part", errors.New("it has no entries"))
 	}
 	entries, err := leafEntries(*w.Entries)
@@ -264,7 +270,8 @@ func (w *wireLeafEntry) domain() (LeafEntry, error) {
 func (w *wireOutput) domain() (LeafOutput, error) {
 	switch {
 	case w.Root != nil:
-		return LeafOutput{Root: *w.Root, Size: w.Size}, checkLink(*w.Root, codecRaw, codecDagPB, codecDagCBOR)
+		root := cid.Cid(*w.Root)
+		return LeafOutput{Root: root, Size: w.Size}, checkLink(root, codecRaw, codecDagPB, codecDagCBOR)
 	case w.Size > protocol.MaxInline:
 		return LeafOutput{}, fmt.Errorf("%d bytes inline, at most %d", w.Size, protocol.MaxInline)
 	}

@@ -200,15 +200,15 @@ func TestDecodeLeafRefusesLies(t *testing.T) {
 	entries := func(e ...wireLeafEntry) wireResults { return wireResults{Entries: &e} }
 	parts := func(p ...wirePart) wireResults { return wireResults{Parts: &p} }
 	for name, w := range map[string]wireLeaf{
-		"a pack too many":  {Packs: []cid.Cid{raw}, Results: entries()},
+		"a pack too many":  {Packs: []wireLink{wireLink(raw)}, Results: entries()},
 		"a pack too few":   {Results: entries(wireLeafEntry{Stdout: wireOutput{Size: 1}})},
-		"a pack of CBOR":   {Packs: []cid.Cid{link}, Results: entries(wireLeafEntry{Stdout: wireOutput{Size: 1}})},
-		"large inline":     {Packs: []cid.Cid{raw}, Results: entries(wireLeafEntry{Stdout: wireOutput{Size: 4097}})},
+		"a pack of CBOR":   {Packs: []wireLink{wireLink(link)}, Results: entries(wireLeafEntry{Stdout: wireOutput{Size: 1}})},
+		"large inline":     {Packs: []wireLink{wireLink(raw)}, Results: entries(wireLeafEntry{Stdout: wireOutput{Size: 4097}})},
 		"long exit status": {Results: entries(wireLeafEntry{Exit: 1 << 32})},
-		"one part":         {Results: parts(wirePart{1, link})},
-		"an empty part":    {Results: parts(wirePart{0, link}, wirePart{1, link})},
-		"many in parts":    {Results: parts(wirePart{1024, link}, wirePart{1, link})},
-		"a raw part":       {Results: parts(wirePart{1, raw}, wirePart{1, link})},
+		"one part":         {Results: parts(wirePart{Count: 1, Link: wireLink(link)})},
+		"an empty part":    {Results: parts(wirePart{Count: 0, Link: wireLink(link)}, wirePart{Count: 1, Link: wireLink(link)})},
+		"many in parts":    {Results: parts(wirePart{Count: 1024, Link: wireLink(link)}, wirePart{Count: 1, Link: wireLink(link)})},
+		"a raw part":       {Results: parts(wirePart{Count: 1, Link: wireLink(raw)}, wirePart{Count: 1, Link: wireLink(link)})},
 		"many entries":     {Results: entries(make([]wireLeafEntry, 1025)...)},
 	} {
 		data, err := leafType.encode(&w)

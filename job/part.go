@@ -22,8 +22,9 @@ const (
 )
 
 type wirePart struct {
+	_     struct{} `cbor:",toarray"`
 	Count int64
-	Link  cid.Cid
+	Link  wireLink
 }
 
 // parter cuts a list into parts as it comes. Its memory is one part.
@@ -58,7 +59,7 @@ func (p *parter[T]) flush() error {
 	if err != nil {
 		return err
 	}
-	p.parts = append(p.parts, wirePart{Count: int64(len(p.items)), Link: block.CID})
+	p.parts = append(p.parts, wirePart{Count: int64(len(p.items)), Link: wireLink(block.CID)})
 	p.items, p.weight = p.items[:0], 0
 	return p.put(block)
 }
@@ -93,10 +94,10 @@ func checkParts(parts []wirePart, limit int) ([]Part, error) {
 			return nil, fmt.Errorf("its parts have a count out of range")
 		}
 		total += p.Count
-		if err := checkLink(p.Link, codecDagCBOR); err != nil {
+		if err := checkLink(cid.Cid(p.Link), codecDagCBOR); err != nil {
 			return nil, err
 		}
-		checked = append(checked, Part{Count: int(p.Count), Link: p.Link})
+		checked = append(checked, Part{Count: int(p.Count), Link: cid.Cid(p.Link)})
 	}
 	return checked, nil
 }

@@ -8,16 +8,18 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-type wireNode struct{ Children []cid.Cid }
+type wireNode struct {
+	Children []wireLink `cbor:"children"`
+}
 
-var nodeType = newWireType[wireNode]("Node", MaxBlock)
+var nodeType = wireType[wireNode]{"Node", MaxBlock}
 
 // EncodeNode makes the block of a node.
 func EncodeNode(n Node) (Block, error) {
 	if err := n.check(); err != nil {
 		return Block{}, fmt.Errorf("job: node: %w", err)
 	}
-	data, err := nodeType.encode(&wireNode{Children: n.Children})
+	data, err := nodeType.encode(&wireNode{Children: wireLinks(n.Children)})
 	if err != nil {
 		return Block{}, err
 	}
@@ -30,7 +32,7 @@ func DecodeNode(data []byte) (Node, error) {
 	if err != nil {
 		return Node{}, err
 	}
-	n := Node{Children: w.Children}
+	n := Node{Children: cidsOf(w.Children)}
 	if err := n.check(); err != nil {
 		return Node{}, malformed("node", err)
 	}

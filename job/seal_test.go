@@ -171,7 +171,7 @@ func TestNodeRefuses(t *testing.T) {
 		if _, err := EncodeNode(n); err == nil {
 			t.Errorf("%s: encoded", name)
 		}
-		data, err := nodeType.encode(&wireNode{Children: n.Children})
+		data, err := nodeType.encode(&wireNode{Children: wireLinks(n.Children)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,13 +1,10 @@
 package job
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
 	"github.com/compute-mesh/mesh/protocol"
-	"github.com/ipld/go-ipld-prime/codec/dagcbor"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -123,22 +120,13 @@ func peekVersion(raw []byte) int64 {
 	if len(raw) > MaxManifest {
 		return 0
 	}
-	builder := basicnode.Prototype.Any.NewBuilder()
-	options := dagcbor.DecodeOptions{AllowLinks: true, MaxDepth: maxDepth}
-	if err := options.Decode(builder, bytes.NewReader(raw)); err != nil {
+	var w struct {
+		Manifest struct {
+			Version int64 `cbor:"version"`
+		} `cbor:"manifest"`
+	}
+	if err := laxMode().Unmarshal(raw, &w); err != nil {
 		return 0
 	}
-	manifest, err := builder.Build().LookupByString("manifest")
-	if err != nil {
-		return 0
-	}
-	version, err := manifest.LookupByString("version")
-	if err != nil {
-		return 0
-	}
-	v, err := version.AsInt()
-	if err != nil {
-		return 0
-	}
-	return v
+	return w.Manifest.Version
 }

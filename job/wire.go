@@ -15,78 +15,78 @@ import (
 // schema's.
 
 type wireSigned struct {
-	Manifest  wireManifest
-	Signature []byte
+	Manifest  wireManifest `cbor:"manifest"`
+	Signature []byte       `cbor:"signature"`
 }
 
 type wireManifest struct {
-	Version   int64
-	Mesh      string
-	Nonce     []byte
-	Name      string
-	Owner     []byte
-	Submitter []byte
-	Created   int64
-	Expires   int64
-	Retention int64
-	Groups    int64
-	Replicas  int64
-	Priority  int64
-	Retries   int64
-	KeepGoing bool
-	Files     []wireFile
-	Stages    []wireStage
+	Version   int64       `cbor:"version"`
+	Mesh      string      `cbor:"mesh"`
+	Nonce     []byte      `cbor:"nonce"`
+	Name      string      `cbor:"name"`
+	Owner     []byte      `cbor:"owner"`
+	Submitter []byte      `cbor:"submitter"`
+	Created   int64       `cbor:"created"`
+	Expires   int64       `cbor:"expires"`
+	Retention int64       `cbor:"retention"`
+	Groups    int64       `cbor:"groups"`
+	Replicas  int64       `cbor:"replicas"`
+	Priority  int64       `cbor:"priority"`
+	Retries   int64       `cbor:"retries"`
+	KeepGoing bool        `cbor:"keepGoing"`
+	Files     []wireFile  `cbor:"files"`
+	Stages    []wireStage `cbor:"stages"`
 }
 
 type wireFile struct {
-	Name string
-	Root cid.Cid
-	Size int64
+	Name string   `cbor:"name"`
+	Root wireLink `cbor:"root"`
+	Size int64    `cbor:"size"`
 }
 
 type wireStage struct {
-	Name             string
-	Program          wireFile
-	Args             []string
-	Env              []string
-	Tasks            int64
-	Source           wireSource
-	Limits           wireLimits
-	OkExit           []int64
-	Nondeterministic bool
+	Name             string     `cbor:"name"`
+	Program          wireFile   `cbor:"program"`
+	Args             []string   `cbor:"args"`
+	Env              []string   `cbor:"env"`
+	Tasks            int64      `cbor:"tasks"`
+	Source           wireSource `cbor:"source"`
+	Limits           wireLimits `cbor:"limits"`
+	OkExit           []int64    `cbor:"okExit"`
+	Nondeterministic bool       `cbor:"nondeterministic"`
 }
 
 // wireSource is a union: one of the pointers is set.
 type wireSource struct {
-	Array   *wireSourceArray
-	Index   *wireSourceIndex
-	Outputs *wireSourceOutputs
+	Array   *wireSourceArray   `cbor:"array,omitempty"`
+	Index   *wireSourceIndex   `cbor:"index,omitempty"`
+	Outputs *wireSourceOutputs `cbor:"outputs,omitempty"`
 }
 
 type wireSourceArray struct{}
 
 type wireSourceIndex struct {
-	Root  cid.Cid
-	Bytes int64
-	Split string
+	Root  wireLink `cbor:"root"`
+	Bytes int64    `cbor:"bytes"`
+	Split string   `cbor:"split"`
 }
 
 type wireSourceOutputs struct {
-	Stage int64
-	FanIn int64
+	Stage int64 `cbor:"stage"`
+	FanIn int64 `cbor:"fanIn"`
 }
 
 type wireLimits struct {
-	Memory  int64
-	Disk    int64
-	Output  int64
-	Log     int64
-	Timeout int64
+	Memory  int64 `cbor:"memory"`
+	Disk    int64 `cbor:"disk"`
+	Output  int64 `cbor:"output"`
+	Log     int64 `cbor:"log"`
+	Timeout int64 `cbor:"timeout"`
 }
 
 var (
-	signedType   = newWireType[wireSigned]("SignedManifest", MaxManifest)
-	manifestType = newWireType[wireManifest]("Manifest", MaxManifest)
+	signedType   = wireType[wireSigned]{"SignedManifest", MaxManifest}
+	manifestType = wireType[wireManifest]{"Manifest", MaxManifest}
 )
 
 // manifestBytes is the canonical encoding of m: what the owner signs.
@@ -132,7 +132,7 @@ func (n *narrow) size(field string, v uint64) int64 {
 }
 
 func (n *narrow) file(f File) wireFile {
-	return wireFile{Name: f.Name, Root: f.Root, Size: n.size("File.Size", f.Size)}
+	return wireFile{Name: f.Name, Root: wireLink(f.Root), Size: n.size("File.Size", f.Size)}
 }
 
 func (n *narrow) stage(s *Stage) wireStage {
@@ -156,7 +156,7 @@ func (n *narrow) stage(s *Stage) wireStage {
 		w.Source.Array = &wireSourceArray{}
 	case SourceIndex:
 		w.Source.Index = &wireSourceIndex{
-			Root: s.Source.Index, Bytes: n.size("Source.Bytes", s.Source.Bytes), Split: s.Source.Split,
+			Root: wireLink(s.Source.Index), Bytes: n.size("Source.Bytes", s.Source.Bytes), Split: s.Source.Split,
 		}
 	case SourceOutputs:
 		w.Source.Outputs = &wireSourceOutputs{
@@ -240,7 +240,7 @@ func (n *widen) time(field string, ms int64) time.Time {
 }
 
 func (n *widen) file(f wireFile) File {
-	return File{Name: f.Name, Root: f.Root, Size: n.size("size of file", f.Size)}
+	return File{Name: f.Name, Root: cid.Cid(f.Root), Size: n.size("size of file", f.Size)}
 }
 
 func (n *widen) stage(w *wireStage) Stage {
@@ -256,10 +256,13 @@ func (n *widen) stage(w *wireStage) Stage {
 	for _, status := range w.OkExit {
 		s.OkExit = append(s.OkExit, n.int32("okExit", status))
 	}
+	if err := oneOf(w.Source.Array != nil, w.Source.Index != nil, w.Source.Outputs != nil); err != nil {
+		n.fail("source", err.Error())
+	}
 	switch {
 	case w.Source.Index != nil:
 		s.Source = Source{
-			Kind: SourceIndex, Index: w.Source.Index.Root, Bytes: n.size("bytes", w.Source.Index.Bytes), Split: w.Source.Index.Split,
+			Kind: SourceIndex, Index: cid.Cid(w.Source.Index.Root), Bytes: n.size("bytes", w.Source.Index.Bytes), Split: w.Source.Index.Split,
 		}
 	case w.Source.Outputs != nil:
 		s.Source = Source{
