@@ -40,8 +40,10 @@ func (r *runner) execute(t *task) market.Ended {
 	r.mu.Lock()
 	t.log = in.task.Log
 	r.mu.Unlock()
-	defer os.Remove(in.task.Log)
 	result, err := r.sandboxed(t)
+	if err != nil || result.Log.Size > 0 || !result.Class.Completed() { // else no log was begun
+		defer os.Remove(in.task.Log)
+	}
 	if err != nil {
 		return r.unable(t, err)
 	}

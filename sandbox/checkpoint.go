@@ -46,8 +46,8 @@ const (
 // notice is what a child says while a task runs: that a snapshot is in the scratch directory, that one could not be made, or
 // how far the program is.
 type notice struct {
-	State    uint64 `json:",omitempty"` // number of the snapshot, from 1
-	Failed   string `json:",omitempty"` // why it is not there
+	State    uint64 `cbor:",omitempty"` // number of the snapshot, from 1
+	Failed   string `cbor:",omitempty"` // why it is not there
 	Progress int    // permille, if there is no State
 }
 

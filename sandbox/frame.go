@@ -2,48 +2,50 @@ package sandbox
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/compute-mesh/mesh/sandbox/wasi"
+	"github.com/fxamacker/cbor/v2"
 )
 
 // A child says with an empty response that it is ready; then the pool sends one request at a time, and the child a response
 // to each, over two pipes; before the one to a task, it may send responses with a Notice alone. A message is the length of a
-// header and of a body, four bytes each, little-endian; the header as JSON; the body, which has the bytes of contents
+// header and of a body, four bytes each, little-endian; the header as CBOR; the body, which has the bytes of contents
 // that are returned inline. The child runs foreign code: the pool takes nothing that it says for a path or a size.
 const (
-	// maxHeader holds MaxOutFiles entries with MaxOutNames bytes of names, escaped sixfold, or MaxArgBytes of arguments.
+	// maxHeader holds MaxInFiles and MaxHostFiles with paths of some 256 bytes, beside MaxArgBytes of arguments; or MaxOutFiles
+	// entries with MaxOutNames bytes of names.
 	maxHeader = 16 << 20
 	maxBody   = InlineTotal + wasi.InlineMax
 )
 
 // request asks the child to run a task, or to compile its program if Compile is set.
 type request struct {
-	Compile bool `json:",omitempty"`
+	Compile bool `cbor:",omitempty"`
 	Task    Task
 	Scratch string
-	Every   time.Duration `json:",omitempty"` // least time between snapshots; 0 for none at all
+	Every   time.Duration `cbor:",omitempty"` // least time between snapshots; 0 for none at all
 }
 
 // response is the child's answer.
 type response struct {
-	Uncompiled bool   `json:",omitempty"` // there is no code for the program in the cache: compile it and ask again
-	HostError  string `json:",omitempty"` // the host failed, no fault of the program
-	BadState   string `json:",omitempty"` // why the task's state cannot be restored; nothing was run
+	Uncompiled bool   `cbor:",omitempty"` // there is no code for the program in the cache: compile it and ask again
+	HostError  string `cbor:",omitempty"` // the host failed, no fault of the program
+	BadState   string `cbor:",omitempty"` // why the task's state cannot be restored; nothing was run
 
-	Notice *notice `json:",omitempty"` // the task goes on, and nothing else is set
+	Notice *notice `cbor:",omitempty"` // the task goes on, and nothing else is set
 
 	Class      Class
 	Exit       int32
-	Reason     string     `json:",omitempty"`
-	Stdout     piece      `json:",omitzero"`
-	Log        piece      `json:",omitzero"`
-	LogDropped int64      `json:",omitempty"`
-	Out        []outPiece `json:",omitempty"`
-	Scratched  bool       `json:",omitempty"` // the scratch directory was used
+	Reason     string     `cbor:",omitempty"`
+	Stdout     piece      `cbor:",omitzero"`
+	Log        piece      `cbor:",omitzero"`
+	LogDropped int64      `cbor:",omitempty"`
+	Out        []outPiece `cbor:",omitempty"`
+	Scratched  bool       `cbor:",omitempty"` // the scratch directory was used
 	CPU        time.Duration
 	MaxMemory  int64
 }
@@ -51,7 +53,7 @@ type response struct {
 // piece is contents in a response: the next Size bytes of the body, or the file with that name in the scratch directory.
 type piece struct {
 	Size int64
-	File string `json:",omitempty"`
+	File string `cbor:",omitempty"`
 }
 
 type outPiece struct {
@@ -59,9 +61,28 @@ type outPiece struct {
 	piece
 }
 
+// codec is how headers are coded. Bytes that are no text, as arguments may be, cross as they are.
+type codec struct {
+	encode cbor.EncMode
+	decode cbor.DecMode
+}
+
+// frames is the codec of headers, made once. Its limits are above those of any header within maxHeader.
+var frames = sync.OnceValue(func() codec {
+	e, err := cbor.EncOptions{}.EncMode()
+	if err != nil {
+		panic("sandbox: frames: " + err.Error())
+	}
+	d, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid, MaxArrayElements: maxHeader}.DecMode()
+	if err != nil {
+		panic("sandbox: frames: " + err.Error())
+	}
+	return codec{e, d}
+})
+
 // writeFrame writes a message with one write.
 func writeFrame(w io.Writer, header any, body []byte) error {
-	h, err := json.Marshal(header)
+	h, err := frames().encode.Marshal(header)
 	if err != nil {
 		return err
 	}
@@ -90,7 +111,7 @@ func readFrame(r io.Reader, header any) ([]byte, error) {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(b[:h], header); err != nil {
+	if err := frames().decode.Unmarshal(b[:h], header); err != nil {
 		return nil, fmt.Errorf("sandbox: message: %w", err)
 	}
 	return b[h:], nil

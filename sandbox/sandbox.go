@@ -118,8 +118,8 @@ type Task struct {
 	// one has overtaken, nor after the program has ended well. Progress is given how far the program says it is, in
 	// permille, at most twice a second. Both are called from one goroutine that Run waits for, one at a time; ctx ends
 	// when Run's does, or the snapshot is of no more use.
-	Checkpoint func(ctx context.Context, s Snapshot) `json:"-"`
-	Progress   func(permille int)                    `json:"-"`
+	Checkpoint func(ctx context.Context, s Snapshot) `cbor:"-"`
+	Progress   func(permille int)                    `cbor:"-"`
 }
 
 // Validate reports every fault of a task at once.
