@@ -288,7 +288,7 @@ func (im *Import) pinRoots() error {
 	if len(im.roots) == 0 {
 		return nil
 	}
-	err := im.s.pin(im.set, im.roots)
+	err := im.s.pin(map[string][]cid.Cid{im.set: im.roots})
 	im.roots = im.roots[:0]
 	return err
 }

@@ -83,37 +83,42 @@ func checkSet(set string) error {
 // pinned dag-pb root as far as it is here; what arrives later is covered too, so a set can be pinned before it is fetched.
 // The pin itself is durable on return; the chunks are after the next Sync. Errors: ErrUnsupported, and the file system's.
 func (s *Store) Pin(set string, roots ...cid.Cid) error {
-	if err := checkSet(set); err != nil {
-		return err
-	}
-	for _, c := range roots {
-		if _, _, err := keyOf(c); err != nil {
-			return err
-		}
-	}
-	return s.pin(set, roots)
+	return s.PinAll(map[string][]cid.Cid{set: roots})
 }
 
-func (s *Store) pin(set string, roots []cid.Cid) error {
-	// A collection that has read the pin sets already must not delete what is pinned now.
-	s.collect.pinning.RLock()
-	defer s.collect.pinning.RUnlock()
-	err := s.pins.Update(func(tx *bolt.Tx) error {
-		b, err := tx.Bucket(pinsBucket).CreateBucketIfNotExists([]byte(set))
-		if err != nil {
+// PinAll is Pin for several sets at once, all of them or none: it costs no more than one.
+func (s *Store) PinAll(sets map[string][]cid.Cid) error {
+	for set, roots := range sets {
+		if err := checkSet(set); err != nil {
 			return err
 		}
 		for _, c := range roots {
-			if err := b.Put(c.Bytes(), nil); err != nil {
+			if _, _, err := keyOf(c); err != nil {
 				return err
+			}
+		}
+	}
+	return s.pin(sets)
+}
+
+func (s *Store) pin(sets map[string][]cid.Cid) error {
+	// A collection that has read the pin sets already must not delete what is pinned now.
+	s.collect.pinning.RLock()
+	defer s.collect.pinning.RUnlock()
+	return s.pins.Update(func(tx *bolt.Tx) error {
+		for set, roots := range sets {
+			b, err := tx.Bucket(pinsBucket).CreateBucketIfNotExists([]byte(set))
+			for _, c := range roots {
+				if err == nil {
+					err = b.Put(c.Bytes(), nil)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("chunkstore: pin set %q: %w", set, err)
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("chunkstore: pin set %q: %w", set, err)
-	}
-	return nil
 }
 
 // Unpin removes a whole set. A set that is not there is no error. Nothing is deleted until the quota presses or Collect
@@ -231,7 +236,7 @@ func (s *Store) copySet(ctx context.Context, from, to string) error {
 		if err != nil || len(batch) == 0 {
 			return err
 		}
-		if err := s.pin(to, batch); err != nil {
+		if err := s.pin(map[string][]cid.Cid{to: batch}); err != nil {
 			return err
 		}
 		after = batch[len(batch)-1].Bytes()

@@ -185,7 +185,7 @@ func TestOpenAfterCrash(t *testing.T) {
 		}
 	}
 	im := must(s.NewImport(Split{}, nil))(t)
-	if err := s.pin(im.set, []cid.Cid{c}); err != nil {
+	if err := s.pin(map[string][]cid.Cid{im.set: {c}}); err != nil {
 		t.Fatal(err)
 	}
 	defer im.Drop()

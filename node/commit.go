@@ -263,7 +263,7 @@ func (c *diskCommitter) store(ctx context.Context, block ownedBlock) error {
 		return fmt.Errorf("node: commit: %w", err)
 	}
 	for _, id := range block.jobs {
-		c.pins.add(id, nil, block.CID)
+		c.pins.add(setOf(id), nil, block.CID)
 	}
 	c.pins.release(hold)
 	c.arrived(block.CID)

@@ -240,7 +240,7 @@ func (o *outputs) file(ctx context.Context, c sandbox.Content) (protocol.Output,
 		hold.Release()
 		return out, err
 	}
-	p.add(o.job, hold, out.Root)
+	p.add(setOf(o.job), hold, out.Root)
 	return out, nil
 }
 

@@ -124,7 +124,7 @@ func (f *fetcher) keep(roots []cid.Cid, from source) error {
 			hold.Release()
 			return err
 		}
-		f.pins.add(from.job, hold, roots[:n]...)
+		f.pins.add(setOf(from.job), hold, roots[:n]...)
 		if f.pins.full() {
 			if err := f.pins.flush(); err != nil {
 				return err
@@ -139,7 +139,7 @@ func (f *fetcher) keep(roots []cid.Cid, from source) error {
 func (f *fetcher) read(root cid.Cid, from source) ([]byte, error) {
 	hold := f.pins.hold()
 	if data, err := f.content.local(f.ctx, root); err == nil {
-		f.pins.add(from.job, hold, root)
+		f.pins.add(setOf(from.job), hold, root)
 		return data, nil
 	}
 	hold.Release()

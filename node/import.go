@@ -124,19 +124,21 @@ func (b *backend) importProgram(ctx context.Context, set string, src api.Source)
 	return api.Imported{Root: root.String(), Bytes: uint64(len(wasm))}, ended(src, "program")
 }
 
-// storeProgram stores a program. One of a single chunk, as most are, costs one durable write, which a user waits for.
+// storeProgram stores a program. One of a single chunk, as most are, is not waited for until it is durable: the job that it is
+// for comes next, and has its own pin. Should the peer end before that, the program has to be sent again.
 func (b *backend) storeProgram(ctx context.Context, set, name string, wasm []byte) (cid.Cid, error) {
 	if len(wasm) > chunkstore.MaxChunk {
 		piece, err := b.n.store.ImportFile(ctx, set, name, bytes.NewReader(wasm))
 		return piece.Root, err
 	}
-	hold := b.n.store.Hold()
-	defer hold.Release()
+	hold := b.n.pins.hold()
 	root, err := b.n.store.Put(ctx, wasm)
 	if err != nil {
+		hold.Release()
 		return root, err
 	}
-	return root, b.n.store.Pin(set, root)
+	b.n.pins.add(set, hold, root)
+	return root, nil
 }
 
 func checkProgram(name string, wasm []byte) error {

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,13 +29,13 @@ func jobOfSet(set string) (protocol.JobID, bool) {
 // pinBatch is the number of roots that wait at most for a flush: each costs 100 bytes.
 const pinBatch = 4096
 
-// pins gathers what is to be pinned for jobs, so that one transaction serves many: each is an fsync. What was added is
-// held in the store until it is pinned.
+// pins gathers what is to be pinned, so that one transaction serves many: each is two flushes. What was added is held in
+// the store until it is pinned; housekeeping sees to it every two seconds.
 type pins struct {
 	store pinStore
 
 	mu      sync.Mutex
-	waiting map[protocol.JobID][]cid.Cid
+	waiting map[string][]cid.Cid // by set
 	holds   []*chunkstore.Hold // of what waits
 	count   int
 
@@ -45,26 +44,26 @@ type pins struct {
 
 // pinStore is what pins needs of the chunk store.
 type pinStore interface {
-	Pin(set string, roots ...cid.Cid) error
+	PinAll(sets map[string][]cid.Cid) error
 	Unpin(set string) error
 	UnpinRoots(set string, roots ...cid.Cid) error
 	Hold() *chunkstore.Hold
 }
 
 func newPins(store pinStore) *pins {
-	return &pins{store: store, waiting: make(map[protocol.JobID][]cid.Cid)}
+	return &pins{store: store, waiting: make(map[string][]cid.Cid)}
 }
 
 // hold protects what is stored from now on until it is given to add or release.
 func (p *pins) hold() *chunkstore.Hold { return p.store.Hold() }
 
-// add keeps roots for a job. The hold, if any, under which they were stored, goes with them: it ends with the flush.
-func (p *pins) add(id protocol.JobID, hold *chunkstore.Hold, roots ...cid.Cid) {
+// add keeps roots in a set. The hold, if any, under which they were stored, goes with them: it ends with the flush.
+func (p *pins) add(set string, hold *chunkstore.Hold, roots ...cid.Cid) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range roots {
 		if c.Defined() {
-			p.waiting[id] = append(p.waiting[id], c)
+			p.waiting[set] = append(p.waiting[set], c)
 			p.count++
 		}
 	}
@@ -104,20 +103,18 @@ func (p *pins) flush() error {
 	defer p.flushing.Unlock()
 	p.mu.Lock()
 	waiting, holds := p.waiting, p.holds
-	p.waiting, p.holds, p.count = make(map[protocol.JobID][]cid.Cid), nil, 0
+	p.waiting, p.holds, p.count = make(map[string][]cid.Cid), nil, 0
 	p.mu.Unlock()
-	var errs []error
-	for id, roots := range waiting {
-		if err := p.store.Pin(setOf(id), roots...); err != nil {
-			errs = append(errs, fmt.Errorf("node: pin: %w", err))
-			p.add(id, nil, roots...)
+	if len(waiting) > 0 {
+		if err := p.store.PinAll(waiting); err != nil {
+			for set, roots := range waiting {
+				p.add(set, nil, roots...)
+			}
+			p.mu.Lock()
+			p.holds = append(p.holds, holds...)
+			p.mu.Unlock()
+			return fmt.Errorf("node: pin: %w", err)
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		p.mu.Lock()
-		p.holds = append(p.holds, holds...)
-		p.mu.Unlock()
-		return err
 	}
 	for _, h := range holds {
 		h.Release()

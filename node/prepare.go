@@ -249,7 +249,7 @@ func (p *preparer) stay(ctx context.Context, root cid.Cid, j *jobFiles) (string,
 		hold.Release()
 		return "", err
 	}
-	p.pins.add(j.from.job, hold, root)
+	p.pins.add(setOf(j.from.job), hold, root)
 	j.releases = append(j.releases, release)
 	return path, nil
 }

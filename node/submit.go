@@ -175,7 +175,7 @@ func (b *backend) keep(ctx context.Context, signed *job.Signed, index *job.Index
 		return err
 	}
 	pin := func(roots ...cid.Cid) error {
-		n.pins.add(signed.ID, nil, roots...)
+		n.pins.add(setOf(signed.ID), nil, roots...)
 		if n.pins.full() {
 			return n.pins.flush()
 		}
