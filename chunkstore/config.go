@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/internal/vfs"
+	"github.com/ipfs/go-cid"
 )
 
 // MaxChunk is the largest chunk, in bytes: 1 MiB. It stays well under the 2 MiB that IPFS nodes accept, and an fsync per
@@ -41,6 +42,16 @@ type Config struct {
 	SyncAllAbove int
 	// LockTimeout is how long Open waits for another process to let go of Dir. Default 2 s, at least 0 (one try).
 	LockTimeout time.Duration
+	// ScrubEvery is the time in which Scrub reads every chunk once. Default 30 days, at least 1 minute. The disk then reads
+	// Used/ScrubEvery: of 100 GiB 40 KiB/s.
+	ScrubEvery time.Duration
+	// ScrubRest is how many times as long as a chunk took Scrub rests after it at least, so that it never uses more than
+	// 1/(1+ScrubRest) of a CPU and of the disk's time; a store too large for that is read less often than ScrubEvery says:
+	// with 10 ms a chunk, one of more than 500 GiB. Default 500, range 1..1000000.
+	ScrubRest int
+	// Damaged is told of every chunk that was found damaged or gone, when it is no longer in the store: by its hash, as
+	// of a raw chunk. It must not wait, nor call the store. Default: nothing.
+	Damaged func(cid.Cid)
 	// FS is where the chunk files are; the pin database is always on the system's. Default vfs.OS.
 	FS vfs.FS
 	// Log receives what an operator should see: corrupted chunks, collections, leftovers of a crash. Default: discarded.
@@ -71,6 +82,15 @@ func (c Config) withDefaults() Config {
 	if c.LockTimeout == 0 {
 		c.LockTimeout = 2 * time.Second
 	}
+	if c.ScrubEvery == 0 {
+		c.ScrubEvery = 30 * 24 * time.Hour
+	}
+	if c.ScrubRest == 0 {
+		c.ScrubRest = 500
+	}
+	if c.Damaged == nil {
+		c.Damaged = func(cid.Cid) {}
+	}
 	if c.FS == nil {
 		c.FS = vfs.OS{}
 	}
@@ -95,6 +115,8 @@ func (c Config) Validate() error {
 	check(c.Writers >= 1 && c.Writers <= 64, "Writers is %d, outside 1..64", c.Writers)
 	check(c.SyncParallel >= 1 && c.SyncParallel <= 256, "SyncParallel is %d, outside 1..256", c.SyncParallel)
 	check(c.SyncAllAbove >= 1, "SyncAllAbove is %d, less than 1", c.SyncAllAbove)
+	check(c.ScrubEvery >= time.Minute, "ScrubEvery is %v, less than a minute", c.ScrubEvery)
+	check(c.ScrubRest >= 1 && c.ScrubRest <= 1_000_000, "ScrubRest is %d, outside 1..1000000", c.ScrubRest)
 	check(c.LockTimeout >= 0, "LockTimeout is negative")
 	return errors.Join(errs...)
 }

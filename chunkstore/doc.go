@@ -9,8 +9,8 @@
 // # What it promises
 //
 //   - What a read returns hashes to the name it was asked by. Bytes that come over the network are checked on arrival; a
-//     chunk file is checked on its first read after a restart. A corrupted one is removed and reported as missing, so that
-//     it is fetched again.
+//     chunk file is checked on its first read after a restart, and by [Store.Scrub] from time to time. A corrupted one is
+//     removed and reported as missing, so that it is fetched again.
 //   - The quota is never passed, not even in the middle of a transfer or of an import: room is reserved before a byte is
 //     written. When it presses, chunks that no pin set protects are collected, least recently used first.
 //   - When [Store.Sync] returns nil, every chunk whose Put returned before the call survives a power cut. Without Sync

@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 )
@@ -103,6 +104,19 @@ func (x *index) look(k key) (size int, verified, ok bool) {
 		return 0, false, false
 	}
 	return int(e.size), e.verified, true
+}
+
+// shard lists the chunks of a shard, in order.
+func (x *index) shard(n byte) (keys []key) {
+	x.mu.Lock()
+	for k := range x.entries {
+		if k[0] == n {
+			keys = append(keys, k)
+		}
+	}
+	x.mu.Unlock()
+	slices.SortFunc(keys, func(a, b key) int { return bytes.Compare(a[:], b[:]) })
+	return keys
 }
 
 // setVerified remembers that the file of k has been read and found right.

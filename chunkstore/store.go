@@ -28,6 +28,7 @@ type Store struct {
 	pins    *bolt.DB
 	syncer  syncer
 	collect collector
+	health  health
 	closed  atomic.Bool
 }
 
@@ -296,10 +297,15 @@ var chunkBuffers = sync.Pool{New: func() any { return new([MaxChunk]byte) }}
 
 // corrupt removes a chunk whose file is not what it should be.
 func (s *Store) corrupt(k key, cause error) error {
-	if _, err := s.remove(k, nil); err != nil {
+	freed, err := s.remove(k, nil)
+	if err != nil {
 		s.log.Error("corrupted chunk could not be removed", "chunk", k.String(), "error", err)
 	}
-	s.log.Warn("corrupted chunk removed", "chunk", k.String(), "cause", cause)
+	if freed > 0 { // else another has found it
+		s.log.Warn("corrupted chunk removed", "chunk", k.String(), "cause", cause)
+		s.health.damaged.Add(1)
+		s.cfg.Damaged(cidOf(cid.Raw, k))
+	}
 	return fmt.Errorf("%w (%v)", ErrCorrupt, cause)
 }
 

@@ -100,6 +100,10 @@ type DiedTask struct {
 	Alone bool // by Run.Alone
 }
 
+// Damaged tells that chunks which this peer keeps for a job turned out to be bad or gone, and
+// are not in its store any more.
+type Damaged struct{ Job protocol.JobID }
+
 // Leaving makes the machine hand back what it holds and take nothing new: meshd is
 // going down. Runs are stopped; results that are finished still go to the keepers, and a
 // job that only this peer keeps to another.
@@ -125,6 +129,7 @@ func (Fetched) input()      {}
 func (Ended) input()        {}
 func (Checkpointed) input() {}
 func (Died) input()         {}
+func (Damaged) input()      {}
 func (Leaving) input()      {}
 func (Tick) input()         {}
 func (Gap) input()          {}

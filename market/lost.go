@@ -38,8 +38,13 @@ func (s *swarm) fetchSeal(rec *protocol.Record, b *protocol.Seal) {
 		return
 	}
 	c.fetch = true
+	times := s.store.mend.times
 	s.m.fetch(Fetch{Kind: FetchSeal, Job: s.id, Root: b.Root, From: s.reachable([]protocol.PeerID{rec.Signer})}, func(f Fetched) {
 		c.fetch = false
+		if f.Err == nil && times != s.store.mend.times {
+			s.fetchSeal(rec, b)
+			return
+		}
 		if f.Err == nil {
 			c.here, c.missing = true, 0
 			s.m.out.Sync = true
@@ -67,6 +72,7 @@ func (s *swarm) lostTick() {
 	if s.keep == nil || s.listening > 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
+	s.mendTick()
 	if s.m.now.Mono < s.store.look {
 		s.wakeAt(s.store.look)
 		return

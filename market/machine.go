@@ -123,6 +123,10 @@ func (m *Machine) step(in Input) error {
 		for _, t := range in.Tasks {
 			m.died(t)
 		}
+	case Damaged:
+		if s := m.swarms[in.Job]; s != nil {
+			s.damaged()
+		}
 	case Leaving:
 		m.leave(in.ForGood)
 	case Tick:

@@ -18,6 +18,7 @@ type storeState struct {
 	scan  time.Duration       // when pages are looked for that should be here; not before
 	seals map[string]*content // by the hash of the seal's record
 	look  time.Duration       // when it is looked for what is lost
+	mend  mendState
 }
 
 // kept is a page that a keeper knows of.
@@ -262,8 +263,13 @@ func (s *swarm) storeTick() {
 			continue
 		}
 		p.fetch, p.due = true, never
+		times := s.store.mend.times
 		s.m.fetch(Fetch{Kind: FetchPage, Job: s.id, Root: p.page, From: s.reachable(p.from)}, func(f Fetched) {
 			p.fetch = false
+			if f.Err == nil && times != s.store.mend.times {
+				s.await(p, s.m.now.Mono)
+				return
+			}
 			if f.Err == nil {
 				s.storedHere(p.page, p.ref, p.rng)
 				return

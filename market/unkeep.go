@@ -177,7 +177,7 @@ func (s *swarm) atWork() bool {
 // holdsAll tells whether this keeper has all that the job's keepers are to have: what came
 // with its Keep, and everything that the ledger names since.
 func (s *swarm) holdsAll() bool {
-	if s.keep == nil || !s.full(s.m.self) || s.m.leaving || s.running() && s.listening > 0 {
+	if s.keep == nil || !s.full(s.m.self) || s.store.mend.due || s.m.leaving || s.running() && s.listening > 0 {
 		return false
 	}
 	for _, k := range sortedKeys(s.store.pages) {

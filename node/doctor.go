@@ -29,7 +29,7 @@ const (
 func (b *backend) Doctor(ctx context.Context) ([]api.Check, error) {
 	n := b.n
 	checks := []api.Check{
-		n.checkHome(), n.checkJournal(), n.checkDisk(), n.checkQuota(), n.checkListening(), n.checkPeers(), n.checkClock(), n.checkEngine(ctx),
+		n.checkHome(), n.checkJournal(), n.checkDisk(), n.checkQuota(), n.checkChunks(), n.checkListening(), n.checkPeers(), n.checkClock(), n.checkEngine(ctx),
 	}
 	checks = append(checks, n.checkBootstrap(ctx)...)
 	worst := map[api.Level]int{api.LevelError: 0, api.LevelWarning: 1, api.LevelOK: 2}

@@ -17,6 +17,7 @@ type snapshot struct {
 	running, waiting int
 	jobs             int
 	store            chunkstore.Usage
+	health           chunkstore.Health
 	exchange         chunkstore.Stats
 	net              dht.Stats
 	commits, gaps    uint64
@@ -78,6 +79,8 @@ func series() []metric {
 		gauge("store_chunks", "Chunks in the store.", func(s *snapshot) float64 { return float64(s.store.Chunks) }),
 		gauge("store_bytes", "Bytes that the store takes of its quota.", func(s *snapshot) float64 { return float64(s.store.Used) }),
 		gauge("store_quota_bytes", "The store's quota.", func(s *snapshot) float64 { return float64(s.store.Quota) }),
+		counter("chunks_scrubbed_total", "Chunks that were read only to check them.", "", "", func(s *snapshot) float64 { return float64(s.health.Scrubbed) }),
+		counter("chunks_damaged_total", "Chunks found damaged or gone when something looked at them, and dropped.", "", "", func(s *snapshot) float64 { return float64(s.health.Damaged) }),
 		counter("journal_commits_total", "Durable writes of the journal.", "", "", func(s *snapshot) float64 { return float64(s.commits) }),
 		gauge("journal_bytes", "Size of the journal.", func(s *snapshot) float64 { return float64(s.journal) }),
 		gauge("inputs_waiting", "Inputs that wait for the state machine.", func(s *snapshot) float64 { return float64(len(s.n.driver.steps)) }),
@@ -110,7 +113,7 @@ func (c metrics) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c metrics) Collect(out chan<- prometheus.Metric) {
 	n := c.n
-	s := &snapshot{n: n, store: n.store.Usage(), exchange: n.exchange.Stats(), net: n.net.Stats()}
+	s := &snapshot{n: n, store: n.store.Usage(), health: n.store.Health(), exchange: n.exchange.Stats(), net: n.net.Stats()}
 	s.running, s.waiting = n.runner.levels()
 	s.commits, s.journal = n.journal.commits.Load(), n.journal.size.Load()
 	s.gaps = n.driver.gaps.Load()

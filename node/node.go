@@ -44,6 +44,7 @@ type Node struct {
 	died      []market.DiedTask // what ran when the last meshd on this home died
 	runner    *runner
 	fetcher   *fetcher
+	mender    *mender
 	swarm     *swarm
 	announcer *announcer
 	query     *queries
@@ -114,6 +115,8 @@ func (n *Node) openDisk() (entries []market.Entry, err error) {
 	}
 	cfg := chunkstore.DefaultConfig(n.home.path(dirChunks))
 	cfg.Quota, cfg.Slack, cfg.FS, cfg.Log = n.cfg.Quota-reserveOf(n.cfg.Quota), 0, n.home.fs, n.log
+	n.mender = newMender(n)
+	cfg.Damaged = n.mender.add
 	if n.store, err = chunkstore.Open(cfg); err != nil {
 		return nil, err
 	}
@@ -212,6 +215,8 @@ func (n *Node) start() error {
 	}
 	n.wg.Go(n.announcer.work)
 	n.wg.Go(n.keepHouse)
+	n.wg.Go(n.mender.work)
+	n.wg.Go(func() { n.store.Scrub(n.ctx) })
 	if err := n.serveHTTP(); err != nil {
 		return err
 	}

@@ -104,6 +104,20 @@ func (p *preparer) leave(j *jobFiles) {
 	j.users--
 }
 
+// forget has the job's files brought again for the tasks to come: some of their chunks are no longer here.
+func (p *preparer) forget(id protocol.JobID) {
+	p.mu.Lock()
+	j := p.jobs[id]
+	p.mu.Unlock()
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.in, j.loaded = nil, false
+	clear(j.programs)
+}
+
 // evict drops the job used longest ago while there are too many. mu is held.
 func (p *preparer) evict() {
 	for len(p.jobs) >= jobsPrepared {

@@ -1,0 +1,68 @@
+package market
+
+import (
+	"time"
+
+	"github.com/compute-mesh/mesh/protocol"
+)
+
+// Damage. Chunks that a keeper has may turn out to be bad or gone while it runs. Which file of
+// a job's they are of does not matter: the keeper has everything brought that it is to have, as
+// after a start. What is here comes at once, what others have comes from them, and what nobody
+// serves any more is lost as any other (lost.go).
+
+// mendState is a keeper's part in bringing back what came with its Keep.
+type mendState struct {
+	times uint64        // that something was found damaged: what a fetch saw before is not known to be here
+	due   bool          // what came with the Keep may be missing
+	at    time.Duration // when it is asked for again
+	fetch bool          // under way
+}
+
+// damaged has a keeper look after everything that it keeps.
+func (s *swarm) damaged() {
+	if s.keep == nil || s.state != protocol.JobRunning && s.state != protocol.JobDone {
+		return
+	}
+	s.store.mend.times++
+	for _, k := range sortedKeys(s.store.pages) {
+		s.pageGone(s.store.pages[k].page)
+	}
+	for _, k := range sortedKeys(s.store.seals) {
+		s.store.seals[k].here = false
+	}
+	for _, rec := range s.ledger.records() {
+		if b, ok := rec.Body.(*protocol.Seal); ok {
+			s.fetchSeal(&rec, b) // its own, too
+		}
+	}
+	s.store.mend.due = s.full(s.m.self)
+	s.mendTick()
+	s.wakeAt(s.m.now.Mono)
+}
+
+// mendTick brings program, files and input here.
+func (s *swarm) mendTick() {
+	d := &s.store.mend
+	if !d.due || d.fetch {
+		return
+	}
+	if s.m.now.Mono < d.at {
+		s.wakeAt(d.at)
+		return
+	}
+	d.fetch = true
+	times := d.times
+	groups := s.keep.Body.(*protocol.Keep).Groups
+	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: s.reachable(nil)}, func(f Fetched) {
+		d.fetch = false
+		switch {
+		case f.Err != nil:
+			d.at = s.m.now.Mono + s.m.cfg.KeepWait
+		case d.times == times:
+			d.due, s.m.out.Sync = false, true
+			return
+		}
+		s.wakeAt(d.at)
+	})
+}
