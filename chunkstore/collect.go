@@ -153,31 +153,49 @@ func (s *Store) mark(ctx context.Context) (map[key]struct{}, error) {
 	w := walker{s: s, seen: cid.NewSet()}
 	err := s.pins.View(func(tx *bolt.Tx) error {
 		sets := tx.Bucket(pinsBucket)
-		return sets.ForEachBucket(func(name []byte) error {
-			var walkErr error
-			err := eachRoot(sets.Bucket(name), func(root cid.Cid) bool {
-				if root.Type() != cid.DagProtobuf { // by far the most: no walk, no set entry
-					if k, inline, err := keyOf(root); err == nil && inline == nil {
-						pinned[k] = struct{}{}
-					}
-					return ctx.Err() == nil
-				}
-				walkErr = w.walk(ctx, root, func(c cid.Cid, _ bool) error {
-					if k, inline, err := keyOf(c); err == nil && inline == nil {
-						pinned[k] = struct{}{}
-					}
-					return nil
-				})
-				return walkErr == nil
-			})
-			if walkErr != nil {
-				return walkErr
-			}
-			if err != nil {
-				return err
-			}
-			return ctx.Err()
-		})
+		return sets.ForEachBucket(func(name []byte) error { return w.mark(ctx, sets.Bucket(name), pinned) })
 	})
 	return pinned, err
+}
+
+// mark adds what the roots of a set reach.
+func (w *walker) mark(ctx context.Context, set *bolt.Bucket, pinned map[key]struct{}) error {
+	add := func(c cid.Cid, _ bool) error {
+		if k, inline, err := keyOf(c); err == nil && inline == nil {
+			pinned[k] = struct{}{}
+		}
+		return nil
+	}
+	var walkErr error
+	err := eachRoot(set, func(root cid.Cid) bool {
+		if root.Type() != cid.DagProtobuf { // by far the most: no walk, no set entry
+			_ = add(root, true)
+			return ctx.Err() == nil
+		}
+		walkErr = w.walk(ctx, root, add)
+		return walkErr == nil
+	})
+	if walkErr != nil {
+		return walkErr
+	}
+	if err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// PinnedBytes is what the chunks of a pin set take of the quota, those that other sets have too included.
+func (s *Store) PinnedBytes(ctx context.Context, set string) (bytes int64, err error) {
+	pinned := map[key]struct{}{}
+	w := walker{s: s, seen: cid.NewSet()}
+	err = s.pins.View(func(tx *bolt.Tx) error { return w.mark(ctx, tx.Bucket(pinsBucket).Bucket([]byte(set)), pinned) })
+	if err != nil {
+		return 0, fmt.Errorf("chunkstore: size of pin set %q: %w", set, err)
+	}
+	for k := range pinned {
+		if size, _, ok := s.index.look(k); ok {
+			bytes += charge(size)
+		}
+	}
+	return bytes, nil
 }

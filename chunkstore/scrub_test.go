@@ -173,6 +173,11 @@ func TestPinsOf(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.chunk, got, c.want)
 		}
 	}
+	for set, want := range map[string]int64{"one": blockSize, "test": 3*MaxChunk + blockSize, "none": 0} {
+		if got := must(s.PinnedBytes(t.Context(), set))(t); got != want {
+			t.Errorf("set %s has %d bytes, want %d", set, got, want)
+		}
+	}
 	if err := s.Delete(file); err != nil {
 		t.Fatal(err)
 	}

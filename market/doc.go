@@ -58,7 +58,7 @@
 //		carry()
 //	}
 //
-// Inputs are Submit, Ordered, Leaving (what a user of this peer wants), Died (what ran when
+// Inputs are Submit, Ordered, Leaving, HandOver (what a user of this peer wants), Died (what ran when
 // meshd died, the first input after a start), Damaged (chunks that were kept are bad), Announced,
 // Received, PeerUp, PeerDown (the network), Fetched, Ended, Probed (answers to effects),
 // Checkpointed (a running task has saved its state), Tick and Gap (time). Instants never go back. A Tick that comes early, late or twice does no harm.
@@ -151,7 +151,7 @@
 // The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
 // store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
-// more, and damage.go brings back what a keeper's disk has spoilt; unkeep.go takes Keeps back; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
+// more, and damage.go brings back what a keeper's disk has spoilt; unkeep.go takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
 // to whom and when; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //

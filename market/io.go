@@ -104,6 +104,11 @@ type DiedTask struct {
 // are not in its store any more.
 type Damaged struct{ Job protocol.JobID }
 
+// HandOver names all jobs whose chunks this peer has no room for: it has others keep them in
+// its place, goes on keeping each until another has it, and does not keep it again before a
+// HandOver without it.
+type HandOver struct{ Jobs []protocol.JobID }
+
 // Leaving makes the machine hand back what it holds and take nothing new: meshd is
 // going down. Runs are stopped; results that are finished still go to the keepers, and a
 // job that only this peer keeps to another.
@@ -130,6 +135,7 @@ func (Ended) input()        {}
 func (Checkpointed) input() {}
 func (Died) input()         {}
 func (Damaged) input()      {}
+func (HandOver) input()     {}
 func (Leaving) input()      {}
 func (Tick) input()         {}
 func (Gap) input()          {}

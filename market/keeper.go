@@ -107,6 +107,9 @@ func (s *swarm) inviteTick() {
 		live = s.live() // survivors, who look for the chunks
 		need = s.wanted() - len(live)
 	}
+	if s.out.crowded && s.holders() == 0 {
+		need = max(need, 1) // in the place of this peer
+	}
 	if need <= 0 {
 		s.invite.few = never
 		return
@@ -121,7 +124,7 @@ func (s *swarm) inviteTick() {
 	if first != s.m.self {
 		return
 	}
-	if s.invite.accepted && !s.m.leaving && now < s.invite.few+s.m.cfg.Hysteresis {
+	if s.invite.accepted && !s.m.leaving && !s.out.crowded && now < s.invite.few+s.m.cfg.Hysteresis {
 		s.wakeAt(s.invite.few + s.m.cfg.Hysteresis)
 		return
 	}
@@ -192,6 +195,10 @@ func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	if !s.running() && s.state != protocol.JobDone || s.m.leaving {
 		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here, or this peer is leaving"})
+		return
+	}
+	if s.out.crowded {
+		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "this peer has no room for it"})
 		return
 	}
 	if s.keep != nil && s.keep.Body.(*protocol.Keep).Groups != 0 {

@@ -127,6 +127,8 @@ func (m *Machine) step(in Input) error {
 		if s := m.swarms[in.Job]; s != nil {
 			s.damaged()
 		}
+	case HandOver:
+		m.handOver(in.Jobs)
 	case Leaving:
 		m.leave(in.ForGood)
 	case Tick:

@@ -34,6 +34,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
 //	crash P, start P, gap P, leave P [forgood], full P (has no room to keep a job), rot P (its blocks are gone)
+//	handover P [none]                it has no room for the last job; or has again
 //	damaged P                        it learns that chunks of its jobs are bad
 //	died P task=I,J... [alone]       after a start: they were running here when P crashed
 //	checkpoint P task=I number=K [stage=S]   a running task has made its K-th
@@ -329,6 +330,13 @@ func (w *script) work(command string, l *line) bool {
 		}
 	case "gap":
 		w.step(p, Gap{})
+		return true
+	case "handover":
+		in := HandOver{Jobs: []protocol.JobID{w.jobs[len(w.jobs)-1].ID}}
+		if l.has("none") {
+			in.Jobs = nil
+		}
+		w.step(p, in)
 		return true
 	case "damaged":
 		w.step(p, Damaged{w.jobs[0].ID})

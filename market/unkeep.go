@@ -20,9 +20,14 @@ type outState struct {
 	held  map[protocol.PeerID]bool // keepers that have said since that they hold everything
 	ask   time.Duration            // when they are asked next
 	only  bool                     // this peer is leaving, and nobody else has said that it holds everything
+
+	crowded bool          // this peer has no room for the job
+	since   time.Duration // when its Keep was taken back
 }
 
-func (o *outState) init() { *o = outState{many: never, held: map[protocol.PeerID]bool{}} }
+func (o *outState) init() {
+	*o = outState{many: never, held: map[protocol.PeerID]bool{}, crowded: o.crowded}
+}
 
 // full tells whether a peer keeps the job's chunks, not its ledger alone.
 func (s *swarm) full(p protocol.PeerID) bool {
@@ -71,6 +76,7 @@ func (s *swarm) before() (n int) {
 func (s *swarm) surplusTick() {
 	o := &s.out
 	s.outTick()
+	s.handTick()
 	if s.keep == nil || s.listening > 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone || s.before() < s.wanted() {
 		o.many = never
 		return
@@ -110,7 +116,7 @@ func (s *swarm) unkeepLearned(rec *protocol.Record) {
 	s.watch.init()
 	clear(s.invite.asked)
 	s.out.init()
-	s.out.going = true
+	s.out.going, s.out.since = true, s.m.now.Mono
 	s.seek.soon()
 	s.link.next = s.m.now.Mono
 }
@@ -135,7 +141,13 @@ func (s *swarm) outTick() {
 			n++
 		}
 	}
-	if n >= max(1, s.manifest().Replicas) {
+	enough := max(1, s.manifest().Replicas)
+	if waited := o.since + s.m.cfg.Hysteresis; o.crowded && s.m.now.Mono >= waited {
+		enough = 1
+	} else if o.crowded {
+		s.wakeAt(waited)
+	}
+	if n >= enough {
 		if !s.atWork() {
 			o.init()
 			s.m.drop(s.id, cid.Undef)
@@ -177,7 +189,7 @@ func (s *swarm) atWork() bool {
 // holdsAll tells whether this keeper has all that the job's keepers are to have: what came
 // with its Keep, and everything that the ledger names since.
 func (s *swarm) holdsAll() bool {
-	if s.keep == nil || !s.full(s.m.self) || s.store.mend.due || s.m.leaving || s.running() && s.listening > 0 {
+	if s.keep == nil || !s.full(s.m.self) || s.store.mend.due || s.m.leaving || s.out.crowded || s.running() && s.listening > 0 {
 		return false
 	}
 	for _, k := range sortedKeys(s.store.pages) {
@@ -208,7 +220,9 @@ func (m *Machine) answerLeaver(from protocol.PeerID, q *protocol.KeepRequest) {
 func (s *swarm) confirmed(from protocol.PeerID) {
 	if s.full(from) {
 		s.out.held[from], s.out.only = true, false
+		s.handTick()
 		s.outTick()
+		s.handTick()
 	}
 }
 

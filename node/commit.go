@@ -123,7 +123,7 @@ type diskCommitter struct {
 	chunks  chunks
 	pins    *pins
 	journal entryLog
-	quota   int64           // of the store, its reserve included
+	quota   atomic.Int64    // of the store, its reserve included
 	closing <-chan struct{} // closed when the node closes: no more waiting for room
 	log     *slog.Logger
 	full    atomic.Pointer[error] // why it waits for room; nil: it does not
@@ -255,7 +255,7 @@ func (c *diskCommitter) store(ctx context.Context, block ownedBlock) error {
 	hold := c.pins.hold()
 	err := c.chunks.PutBlock(ctx, block.CID, block.Data)
 	if errors.Is(err, chunkstore.ErrQuota) {
-		c.chunks.SetQuota(c.quota)
+		c.chunks.SetQuota(c.quota.Load())
 		err = c.chunks.PutBlock(ctx, block.CID, block.Data)
 	}
 	if err != nil {

@@ -93,6 +93,9 @@ func (n *Node) checkDisk() api.Check {
 }
 
 func (n *Node) checkQuota() api.Check {
+	if c, tight := n.room.check(); tight {
+		return c
+	}
 	u := n.store.Usage()
 	c := fine("quota", "%s of %s used", humanize.IBytes(uint64(u.Used)), humanize.IBytes(uint64(u.Quota)))
 	if u.Used > u.Quota/10*9 {

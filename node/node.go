@@ -45,6 +45,7 @@ type Node struct {
 	runner    *runner
 	fetcher   *fetcher
 	mender    *mender
+	room      *room
 	swarm     *swarm
 	announcer *announcer
 	query     *queries
@@ -177,10 +178,12 @@ func (n *Node) openWork(entries []market.Entry) (err error) {
 	n.announcer = newAnnouncer(n)
 	n.watchers = newWatchers()
 	n.query = newQueries(n)
+	n.room = newRoom(n)
 	n.commit = &diskCommitter{
-		chunks: n.store, quota: n.cfg.Quota, pins: n.pins, journal: n.journal, arrived: n.content.arrived,
+		chunks: n.store, pins: n.pins, journal: n.journal, arrived: n.content.arrived,
 		send: n.swarm.send, announce: n.announcer.add, changed: n.watchers.notify, closing: n.ctx.Done(), log: n.log,
 	}
+	n.commit.quota.Store(n.room.most())
 	n.driver = newDriver(n.machine, outlets{
 		run: n.runner.run, prefetch: n.runner.prefetch, stop: n.runner.stop, fetch: n.fetcher.start,
 		probe: n.probe, expect: n.content.expect, commit: n.commit, compact: n.journal.grown,
@@ -352,6 +355,7 @@ func (n *Node) keepHouse() {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	last := time.Now()
+	n.lookForRoom()
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -364,12 +368,16 @@ func (n *Node) keepHouse() {
 		}
 		if time.Since(last) >= releaseEvery {
 			last = time.Now()
-			if quota := n.cfg.Quota - reserveOf(n.cfg.Quota); n.store.Used() <= quota {
-				n.store.SetQuota(quota) // the reserve is one again
-			}
+			n.lookForRoom()
 			n.expireImports(last)
 			n.releaseJobs()
 		}
+	}
+}
+
+func (n *Node) lookForRoom() {
+	if err := n.room.look(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.log.Warn("what the quota has no room for can't be looked for", "error", err)
 	}
 }
 
