@@ -36,7 +36,7 @@ type pins struct {
 
 	mu      sync.Mutex
 	waiting map[string][]cid.Cid // by set
-	holds   []*chunkstore.Hold // of what waits
+	holds   []*chunkstore.Hold   // of what waits
 	count   int
 
 	flushing sync.Mutex

@@ -133,12 +133,12 @@ func (r *room) movable(ctx context.Context) (list []kept, err error) {
 		}); err != nil {
 			return nil, err
 		}
-		if !may {
-			continue
-		}
 		r.mu.Lock()
 		_, known := r.jobs[id]
 		r.mu.Unlock()
+		if !may && !known { // what is known may be let go of, and pinned for a moment more
+			continue
+		}
 		k.going = k.going || known
 		if k.bytes, err = r.n.store.PinnedBytes(ctx, set); err != nil {
 			return nil, err
