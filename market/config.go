@@ -46,8 +46,9 @@ type Config struct {
 	Gather time.Duration
 	// BidTime is T: how long a bid stands.
 	BidTime time.Duration
-	// AskMin and AskMax bound the time between two requests for work that bring none.
-	AskMin, AskMax time.Duration
+	// AskMin and AskMax bound the time between two requests for work that bring none. Who
+	// is told that there is nothing is told when there is, and asks again after AskIdle.
+	AskMin, AskMax, AskIdle time.Duration
 	// PageTime is how long a result waits for others of its page while there is more to
 	// run, at least. In a swarm of n members it waits n times PageGap, so that the pages
 	// that come to the keepers in a second are 1 s / PageGap whatever n is, but at most
@@ -57,9 +58,10 @@ type Config struct {
 	// waits for the loop; and how early a peer bids before it runs dry.
 	Lead time.Duration
 	// NewsBurst is how many News may go to a neighbour at once, and NewsTime the time in
-	// which there may be one more: what nobody waits for is merged beyond that.
-	NewsBurst int
-	NewsTime  time.Duration
+	// which there may be one more, at least: what nobody waits for is merged beyond that. In
+	// a swarm of n members that time is n times NewsGap, but at most NewsMax.
+	NewsBurst                  int
+	NewsTime, NewsGap, NewsMax time.Duration
 	// StoredTime is how long a keeper's word that pages are stored waits for more of
 	// them, while their block is not complete.
 	StoredTime time.Duration
@@ -92,9 +94,9 @@ func DefaultConfig() Config {
 		Beat: time.Second, Missed: 3, Opinion: 500 * time.Millisecond,
 		Step: 250 * time.Millisecond, Steps: 8,
 		Gather: 15 * time.Millisecond, BidTime: 2 * time.Second,
-		AskMin: 100 * time.Millisecond, AskMax: 4 * time.Second,
-		PageTime: 200 * time.Millisecond, PageGap: 50 * time.Millisecond, PageMax: time.Minute, Lead: 20 * time.Millisecond,
-		NewsBurst: 64, NewsTime: 500 * time.Millisecond, StoredTime: 10 * time.Second,
+		AskMin: 100 * time.Millisecond, AskMax: 4 * time.Second, AskIdle: 15 * time.Second,
+		PageTime: 200 * time.Millisecond, PageGap: 100 * time.Millisecond, PageMax: 2 * time.Minute, Lead: 20 * time.Millisecond,
+		NewsBurst: 64, NewsTime: 500 * time.Millisecond, NewsGap: 5 * time.Millisecond, NewsMax: 5 * time.Second, StoredTime: 10 * time.Second,
 		KeepWait: 5 * time.Second, Hysteresis: 30 * time.Second,
 		Exchange: 2 * time.Second, Listen: 30 * time.Second, Idle: time.Minute, Lost: 10 * time.Minute, Orphan: time.Minute,
 		Reannounce: time.Minute, Poll: 15 * time.Second,
@@ -120,8 +122,8 @@ func (c *Config) Validate() error {
 		d    time.Duration
 	}{
 		{"ReceiptWait", c.ReceiptWait}, {"Beat", c.Beat}, {"Opinion", c.Opinion}, {"Step", c.Step},
-		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"PageTime", c.PageTime},
-		{"PageMax", c.PageMax}, {"NewsTime", c.NewsTime}, {"StoredTime", c.StoredTime},
+		{"BidTime", c.BidTime}, {"AskMin", c.AskMin}, {"AskMax", c.AskMax}, {"AskIdle", c.AskIdle}, {"PageTime", c.PageTime},
+		{"PageMax", c.PageMax}, {"NewsTime", c.NewsTime}, {"NewsMax", c.NewsMax}, {"StoredTime", c.StoredTime},
 		{"KeepWait", c.KeepWait}, {"Exchange", c.Exchange}, {"Listen", c.Listen}, {"Idle", c.Idle}, {"Lost", c.Lost},
 		{"Orphan", c.Orphan}, {"Reannounce", c.Reannounce}, {"Poll", c.Poll},
 	} {
@@ -130,6 +132,7 @@ func (c *Config) Validate() error {
 	bad(c.Gather >= 0, "Gather", "at least 0")
 	bad(c.Lead >= 0, "Lead", "at least 0")
 	bad(c.PageGap >= 0, "PageGap", "at least 0")
+	bad(c.NewsGap >= 0, "NewsGap", "at least 0")
 	bad(c.Hysteresis >= 0, "Hysteresis", "at least 0")
 	return errors.Join(errs...)
 }

@@ -148,7 +148,7 @@
 //	                                                                 |
 //	   Reopen by a keeper: life + 1, no holder  <--------------------+
 //
-// The parts of it in code: stand.go serves bids and seek.go makes them; share.go runs what is
+// The parts of it in code: stand.go serves bids, seek.go makes them, and hints.go tells where to; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
 // store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
 // more, and damage.go brings back what a keeper's disk has spoilt; unkeep.go takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
@@ -201,7 +201,8 @@
 //	Gather         bids are collected after the first, so that it does not get half
 //	BidTime        a bid stands; the bidder gives it up a Step later
 //	AskMin, AskMax between two requests for work that bring none, doubling
-//	PageTime       a finished result waits for others while there is more to run
+//	AskIdle        between two that are told of nothing: the keeper tells when there is something
+//	PageTime       a finished result waits for others while there is more to run, longer in a large swarm
 //	Lead           work queued ahead of a slot
 //	ReceiptWait    a page waits for more than one receipt
 //	KeepWait       an invited keeper, or one asked for a receipt, is silent; then the next
@@ -211,7 +212,8 @@
 //	               for its holder's word, once that is gone
 //	Hysteresis     keepers of an accepted job must be too few before one is invited
 //	Exchange       between two digests to another keeper; eight times that while the ledger changes
-//	NewsTime       between two News to a neighbour, beyond NewsBurst of them, that nobody waits for
+//	NewsTime       between two News to a neighbour, beyond NewsBurst of them, that nobody waits for;
+//	               longer in a large swarm
 //	StoredTime     a keeper's word of what it has stored waits for more of a block that is not complete
 //	Listen         at most, after a start or a gap, before the peer acts unheard
 //	Reannounce     keepers share one announcement of an open job

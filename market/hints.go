@@ -11,7 +11,7 @@ import (
 // answer is where there is work for p: the holders with the most left, and the ranges
 // that have none.
 func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
-	a := &protocol.WorkAnswer{Job: s.id, Members: uint32(len(s.watch.members) + 1), State: s.state}
+	a := &protocol.WorkAnswer{Job: s.id, Members: uint32(s.size()), State: s.state}
 	if !s.running() {
 		return a
 	}
@@ -25,9 +25,10 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
 			}
 		})
+		task := s.taskAt(p, sh.st.ref)
 		for h, n := range open {
 			if h != p && s.m.alive(h) {
-				hints = s.best(hints, s.hintOf(sh, h, n))
+				hints = s.best(hints, s.hintOf(sh, h, n), task)
 			}
 		}
 	}
@@ -42,11 +43,11 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 
 // best adds a hint to the list of those that are worth most, if it is one of them. What a
 // holder has is as good as shared with those that it was named to since it last said: or
-// every idle peer would be sent to the same few, and all but the first in vain. A running
-// task has one copy at a time.
-func (s *swarm) best(list []hint, h hint) []hint {
+// every idle peer would be sent to the same few, and all but the first in vain. One that is
+// worth less than a task takes is none. A running task has one copy at a time.
+func (s *swarm) best(list []hint, h hint, task time.Duration) []hint {
 	h.worth = h.left(s.m.now.Mono) / time.Duration(1+s.watch.named[h.Holder])
-	if h.worth == 0 || h.Backlog == 0 && s.watch.named[h.Holder] > 0 {
+	if h.worth == 0 || h.worth < task || h.Backlog == 0 && s.watch.named[h.Holder] > 0 {
 		return list
 	}
 	i, _ := slices.BinarySearchFunc(list, h, func(a, b hint) int {
@@ -77,4 +78,79 @@ func (s *swarm) hintOf(sh *share, h protocol.PeerID, open uint64) hint {
 		}
 	}
 	return hint{Hint: protocol.Hint{Holder: h, Stage: sh.st.ref, Backlog: open}, at: now}
+}
+
+// taskAt is how long a task of a stage takes at a member at least, as far as it has said.
+func (s *swarm) taskAt(p protocol.PeerID, ref protocol.StageRef) time.Duration {
+	if w := s.watch.members[p]; w != nil {
+		for i := range w.work {
+			if k := &w.work[i]; k.Stage == ref && k.Rate > 0 {
+				return 1000 * time.Second / time.Duration(k.Rate)
+			}
+		}
+	}
+	return 0
+}
+
+// workRequest answers a peer that looks for work, and makes it a member.
+func (s *swarm) workRequest(from protocol.PeerID, q *protocol.WorkRequest) {
+	if s.keep == nil {
+		return
+	}
+	w := s.memberSeen(from)
+	// A keeper asks itself: one that asks another has forgotten that it is one.
+	a := s.answer(from)
+	if q.Known != s.known() || s.state == protocol.JobFailed {
+		s.brief(from)
+	}
+	if s.running() { // a grant may have been lost on its way
+		s.remindOf(from, w, w.work)
+	}
+	for _, o := range a.Open {
+		s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
+			s.tellPast(from, c)
+			return true
+		})
+	}
+	s.m.flushNews()
+	w.waits = s.running() && empty(a)
+	s.m.send(from, a)
+}
+
+// empty tells whether an answer names nothing to ask for.
+func empty(a *protocol.WorkAnswer) bool { return len(a.Hints)+len(a.Open) == 0 }
+
+// maxAgain bounds the members that are told in half a beat that there is work now: each takes
+// a look at all holders.
+const maxAgain = 16
+
+// answerAgain answers the members that were told that there is nothing, once there is: the
+// fastest first, as they end soonest what others run. Where there is nothing for one, there
+// is none for slower ones.
+func (s *swarm) answerAgain() {
+	var list []protocol.PeerID
+	for _, p := range sortedKeys(s.watch.members) {
+		if s.watch.members[p].waits && s.m.alive(p) {
+			list = append(list, p)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b protocol.PeerID) int {
+		return cmp.Compare(s.watch.members[b].rate(), s.watch.members[a].rate())
+	})
+	for _, p := range list[:min(len(list), maxAgain)] {
+		a := s.answer(p)
+		if empty(a) {
+			return
+		}
+		s.watch.members[p].waits = false
+		s.m.send(p, a)
+	}
+}
+
+// rate is the highest that a member has said for a stage.
+func (w *member) rate() (most protocol.Rate) {
+	for i := range w.work {
+		most = max(most, w.work[i].Rate)
+	}
+	return most
 }

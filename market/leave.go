@@ -91,12 +91,15 @@ func (s *swarm) orphanTick() {
 	now := s.m.now.Mono
 	if s.alone == 0 {
 		s.alone, s.around = now, now
+		if len(s.keepers()) > 0 { // what was said to them connects to them
+			s.around += s.m.cfg.Beat
+		}
 	}
 	if now >= s.around { // perhaps there are keepers that we have never heard of
 		s.around = now + s.m.cfg.Orphan/8
 		near := ranked("around/"+string(s.m.self), s.id, uint64(now), sortedKeys(s.m.up))
 		for _, p := range near[:min(len(near), protocol.MaxHints)] {
-			s.m.send(p, &protocol.WorkRequest{Job: s.id})
+			s.m.send(p, &protocol.WorkRequest{Job: s.id, Known: s.known()})
 		}
 	}
 	s.wakeAt(s.around)

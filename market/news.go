@@ -56,11 +56,26 @@ func (m *Machine) urge(to protocol.PeerID) {
 	}
 }
 
+// newsTime is in how much time a credit comes: in a swarm of n members n times NewsGap, as
+// a keeper hears of more, and the other keepers are to get longer News of it, not more.
+func (m *Machine) newsTime() time.Duration {
+	t := m.cfg.NewsTime
+	for _, s := range m.order {
+		t = max(t, min(time.Duration(s.size())*m.cfg.NewsGap, m.cfg.NewsMax))
+	}
+	return t
+}
+
+// spread is how long a record may take to come to every keeper when all goes well: it
+// waits for credit, and is told once more.
+func (m *Machine) spread() time.Duration { return m.newsTime() + m.cfg.Beat }
+
 // refill counts the credit up to now.
 func (m *Machine) refill(g *gazette) {
-	n := int((m.now.Mono - g.since) / m.cfg.NewsTime)
+	t := m.newsTime()
+	n := int((m.now.Mono - g.since) / t)
 	g.credit = min(g.credit+n, m.cfg.NewsBurst)
-	g.since += time.Duration(n) * m.cfg.NewsTime
+	g.since += time.Duration(n) * t
 }
 
 // flushNews sends the news that are urgent or have credit.
@@ -97,10 +112,10 @@ func (m *Machine) standing(id protocol.JobID, recs []protocol.Record) []protocol
 
 // newsDue is when the next news that wait have credit; never: none wait.
 func (m *Machine) newsDue() time.Duration {
-	at := never
+	at, t := never, m.newsTime()
 	for _, g := range m.news {
 		if len(g.jobs) > 0 {
-			at = min(at, g.since+m.cfg.NewsTime)
+			at = min(at, g.since+t)
 		}
 	}
 	return at
@@ -157,8 +172,12 @@ func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
 	}
 }
 
+// fewLeft is how many tasks of a block are not done when news of its results no longer wait:
+// the seal does. It is a small part of a block's tasks.
+const fewLeft = protocol.BlockSize / 16
+
 // pressing tells whether somebody waits for a record: all but grants, checkpoints, and
-// results that complete neither a block nor the work of this peer.
+// results that are neither among the last of a block nor of the work of this peer.
 func (s *swarm) pressing(rec *protocol.Record) bool {
 	switch b := rec.Body.(type) {
 	case *protocol.Checkpoint:
@@ -170,11 +189,15 @@ func (s *swarm) pressing(rec *protocol.Record) bool {
 		if s.m.leaving || sh == nil {
 			return true
 		}
-		if rec.Signer == s.m.self && sh.idle() {
+		if rec.Signer == s.m.self && sh.ending() {
 			return true
 		}
+		left := uint64(fewLeft)
+		if s.keep == nil { // which knows but what it did itself
+			left = 0
+		}
 		for n := b.Range.Lo.Block(); n <= (b.Range.Hi - 1).Block(); n++ {
-			if sh.st.complete(n) {
+			if sh.st.nearly(n, left) {
 				return true
 			}
 		}

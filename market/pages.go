@@ -37,11 +37,18 @@ func (sh *share) finish(r *run, res protocol.Result) {
 	}
 	sh.finished[r.task] = &finished{r.life, res}
 	sh.bytes += resultSize(&res)
-	if len(sh.finished) >= PageTasks || sh.bytes >= PageBytes {
+	due := sh.since + sh.s.pageTime()
+	if len(sh.finished) >= PageTasks || sh.bytes >= PageBytes || sh.s.m.now.Mono+sh.nextEnd() > due {
 		sh.flush()
 		return
 	}
-	sh.s.wakeAt(sh.since + sh.s.pageTime())
+	sh.s.wakeAt(due)
+}
+
+// nextEnd is in how much time another result is expected, on average: where a page would be
+// flushed before that, nothing is gained by waiting.
+func (sh *share) nextEnd() time.Duration {
+	return sh.pace().task() / time.Duration(max(sh.s.m.cfg.Slots, 1))
 }
 
 // resultSize is about the encoded size of a result, in bytes, from above.
@@ -151,13 +158,13 @@ func (s *swarm) receiptFor(q *protocol.ReceiptRequest) protocol.Receipt {
 
 // askReceipts asks for the receipts that a Done waits for: of the two keepers that this
 // peer beats to, then of others where one is silent. The rest get the page from those
-// once they know of it. At the end of the work here, where all wait for the seal, every
-// live keeper is asked at once.
+// once they know of it. Where all wait for the results of this peer, every live keeper is
+// asked at once.
 func (sh *share) askReceipts(p *pending) {
 	s, m := sh.s, sh.s.m
 	sh.s.wakeIn(m.cfg.KeepWait)
 	want := sh.receipts() - len(p.receipts)
-	all := sh.idle()
+	all := sh.ending()
 	order := s.links()
 	for _, k := range s.sources() {
 		if !slices.Contains(order, k) {
@@ -234,6 +241,9 @@ func (sh *share) superseded(p *pending) bool {
 
 // receiptAnswer takes a receipt for one of our pages.
 func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
+	if s.isKeeper(from) && a.Receipt != nil {
+		s.seek.members = a.Members
+	}
 	for _, sh := range s.shares {
 		if sh == nil {
 			continue
@@ -250,7 +260,7 @@ func (s *swarm) receiptAnswer(from protocol.PeerID, a *protocol.ReceiptAnswer) {
 			}
 			known := slices.ContainsFunc(p.receipts, func(r protocol.SignedReceipt) bool { return r.Signer == from })
 			if err := s.ledger.keptBy(a.Receipt.Keep, from); errors.Is(err, errUnknown) {
-				s.m.send(from, &protocol.WorkRequest{Job: s.id}) // its brief has the Keep
+				s.m.send(from, &protocol.WorkRequest{Job: s.id, Known: s.known()}) // its brief has the Keep
 				continue
 			} else if known || err != nil {
 				continue

@@ -59,7 +59,7 @@ func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {
 	case *protocol.Digest:
 		s.digest(from, msg)
 	case *protocol.WorkRequest:
-		s.workRequest(from)
+		s.workRequest(from, msg)
 	case *protocol.WorkAnswer:
 		if s.running() && s.isKeeper(from) {
 			s.workAnswer(from, msg)

@@ -138,16 +138,25 @@ func (s *swarm) ask() {
 	}
 	s.seek.asked = links[s.seek.turn%len(links)]
 	s.seek.at = s.m.now.Mono
-	s.m.send(s.seek.asked, &protocol.WorkRequest{Job: s.id})
+	s.m.send(s.seek.asked, &protocol.WorkRequest{Job: s.id, Known: s.known()})
 	s.wakeIn(s.m.cfg.Beat)
 }
 
 // workAnswer takes a keeper's word on where there is work.
 func (s *swarm) workAnswer(from protocol.PeerID, a *protocol.WorkAnswer) {
-	if s.seek.asked == from {
-		s.seek.asked = ""
+	k := &s.seek
+	asked := k.asked == from
+	if asked {
+		k.asked = ""
 	}
-	s.seek.members = a.Members
+	switch {
+	case from == s.m.self:
+	case empty(a): // it tells when there is something
+		k.next = s.m.now.Mono + s.m.cfg.AskIdle + s.m.jitter(s.m.cfg.AskIdle)
+	case !asked: // what it tells of may be gone before us
+		k.backoff, k.next = 0, s.m.now.Mono+s.m.jitter(s.m.cfg.AskMax/4)
+	}
+	k.members = a.Members
 	s.addHints(a.Hints)
 	for _, o := range a.Open {
 		s.offer(o)
@@ -216,7 +225,7 @@ func (s *swarm) bid() bool {
 			Job: s.id, ID: b.id, Slots: uint32(m.cfg.Slots), Rate: sh.pace().rate(m.cfg.Slots), Memory: m.cfg.Memory,
 			Groups: groups, Stage: h.Stage,
 		})
-		if h.Backlog == 0 {
+		if h.Backlog == 0 || h.Backlog >= s.size() { // that one has enough for all
 			break
 		}
 	}
@@ -233,8 +242,9 @@ func (s *swarm) grant(from protocol.PeerID, g *protocol.Grant) {
 		if !ok || b.Holder != s.m.self || rec.Signer != from {
 			continue
 		}
-		// The keepers are told by both sides: the granter may be gone in a moment.
-		if changed, _ := s.learn(rec, from); changed && s.keep == nil {
+		// The keepers are told by both sides: the granter may be gone in a moment. A keeper has
+		// told the others, or they hear of it by our beats.
+		if changed, _ := s.learn(rec, from); changed && s.keep == nil && !s.isKeeper(from) {
 			if links := s.links(); len(links) > 0 {
 				s.m.tellSoon(links[0], rec)
 			}

@@ -141,6 +141,11 @@ func (sh *share) backlog() uint64 {
 // idle tells whether nothing of the stage is left to be run here.
 func (sh *share) idle() bool { return len(sh.running) == 0 && sh.backlog() == 0 }
 
+// ending tells whether nothing is left to be run here of a stage that one seal ends: all wait
+// for the last results, and of a small job that is most of its time. In a larger one a peer
+// often has nothing to run for a moment.
+func (sh *share) ending() bool { return sh.st.n <= protocol.BlockSize && sh.idle() }
+
 // start gives a task to the driver.
 func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	m := sh.s.m

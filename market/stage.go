@@ -373,6 +373,18 @@ func (s *stage) complete(b protocol.Block) bool {
 	return complete
 }
 
+// nearly tells whether at most so many tasks of a block are not done.
+func (s *stage) nearly(b protocol.Block, left uint64) bool {
+	n := uint64(0)
+	s.each(b.Range(s.n), func(r protocol.Range, c *cell) bool {
+		if c.done == nil {
+			n += r.Len()
+		}
+		return n <= left
+	})
+	return n <= left
+}
+
 // count is the number of tasks for which is says yes.
 func (s *stage) count(is func(*cell) bool) (n uint64) {
 	s.each(s.all(), func(r protocol.Range, c *cell) bool {

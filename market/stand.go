@@ -142,7 +142,7 @@ func (s *swarm) serve(sh *share) {
 		if left == 0 {
 			return
 		}
-		n := min(left, max(1, backlog*weight(b)/total))
+		n := min(left, max(1, backlog*weight(b)/total), sh.most(&b, backlog))
 		ranges := sh.take(n, b.from)
 		if len(ranges) == 0 {
 			continue
@@ -150,6 +150,32 @@ func (s *swarm) serve(sh *share) {
 		left -= min(left, n)
 		s.hand(sh, b, ranges)
 	}
+}
+
+// openTasks is about how many tasks of a stage are in the hands of members at a time: those
+// of 16 blocks. As grants come from the far end, a stage of any size is so worked through
+// about block by block, and the results that are not sealed stay few.
+const openTasks = 16 * protocol.BlockSize
+
+// minPart is of how many tasks a grant is in a large swarm, at least: it costs some seven
+// messages, of which a task is to bear less than one.
+const minPart = 8
+
+// most bounds a grant by the bidder's part of openTasks and, of a holder that has more than
+// that for every member, by its part of what is left: all come for more, and the last to
+// come shall find some. Both are in proportion to its rate; before that is known they are an
+// eighth, as what a slow peer has keeps its blocks open.
+func (sh *share) most(b *standing, backlog uint64) uint64 {
+	n := sh.s.size()
+	part := max(openTasks/n, minPart)
+	if backlog > part {
+		part = max(min(part, backlog/n), minPart)
+	}
+	mine := uint64(sh.pace().rate(sh.s.m.cfg.Slots))
+	if b.Rate == 0 || mine == 0 {
+		return max(1, part/8)
+	}
+	return max(1, part*min(uint64(b.Rate), 1<<30)/mine)
 }
 
 // take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces;

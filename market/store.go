@@ -195,7 +195,7 @@ func (s *swarm) answerReceipt(to protocol.PeerID, q *protocol.ReceiptRequest) {
 		return
 	}
 	s.m.out.Sync = true
-	s.m.send(to, &protocol.ReceiptAnswer{Job: s.id, Page: q.Page, Receipt: &rc})
+	s.m.send(to, &protocol.ReceiptAnswer{Job: s.id, Page: q.Page, Receipt: &rc, Members: uint32(s.size())})
 }
 
 // doneLearned makes a keeper get the page, if it does not come by itself.

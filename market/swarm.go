@@ -70,8 +70,13 @@ func newSwarm(m *Machine, j *job.Signed) *swarm {
 	return s
 }
 
-// size is about how many members the job has.
-func (s *swarm) size() uint64 { return max(uint64(s.seek.members), uint64(len(s.watch.members)+1)) }
+// size is about how many members the job has: as a keeper said or, of a keeper, as it sees.
+func (s *swarm) size() uint64 {
+	if s.keep == nil {
+		return max(uint64(s.seek.members), 1)
+	}
+	return max(s.watch.size, uint64(len(s.watch.members)+1))
+}
 
 func (s *swarm) manifest() *job.Manifest { return &s.ledger.job.Manifest }
 
@@ -184,6 +189,7 @@ func (s *swarm) learn(rec *protocol.Record, from protocol.PeerID) (bool, error) 
 		s.told(b)
 		s.rewind()
 	case *protocol.Control:
+		s.seek.soon()
 		if s.keep == nil && !s.isKeeper(from) {
 			s.owe(rec)
 		}
@@ -243,33 +249,6 @@ func (s *swarm) sign(b protocol.Body) *protocol.Record {
 		return nil // it would say what nobody has: what stands was there before
 	}
 	return &rec
-}
-
-// brief tells a member what it must know to take part: control, keeps, top seals, and
-// why the job failed.
-func (s *swarm) brief(p protocol.PeerID) {
-	for _, set := range []map[protocol.Hash]*protocol.Record{s.ledger.keeps, s.ledger.unkeeps} {
-		for _, r := range sorted(set) {
-			s.m.tell(p, r)
-		}
-	}
-	for _, r := range []*protocol.Record{s.ledger.end, s.ledger.order, s.ledger.retry} {
-		if r != nil {
-			s.m.tell(p, r)
-		}
-	}
-	for _, st := range s.ledger.stages {
-		if st == nil {
-			continue
-		}
-		if st.top != nil {
-			s.m.tell(p, st.top)
-		} else if rec := s.ledger.failure(st); rec != nil {
-			for _, r := range st.at(failedOf(rec).Task).failed.all() {
-				s.m.tell(p, r)
-			}
-		}
-	}
 }
 
 // settleState derives the job's state and ends the peer's part when it is over.

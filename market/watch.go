@@ -16,6 +16,7 @@ type watchState struct {
 	excused  map[protocol.PeerID]bool // silent, but there when probed
 	named    map[protocol.PeerID]int  // holders: to how many bidders since they last said what they have
 	next     time.Duration            // when the holders are looked at
+	size     uint64                   // about how many members there are, this peer included
 	deaths   deathState
 }
 
@@ -28,7 +29,11 @@ type member struct {
 	did   time.Duration             // when it last showed progress
 	began map[taskKey]time.Duration // since when it tells of the tasks that it runs
 
+	doubt time.Duration // since when it says it holds what is not known here; never: it does not
+	lacks time.Duration // since when it does not say that it holds what it does, as known here
+
 	trouble string // why it last gave a task back
+	waits   bool   // it was told that there is nothing for it, and is to hear when there is
 }
 
 // suspect is a holder that may be gone: it is probed, then another keeper is asked.
@@ -60,7 +65,7 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 		if len(s.watch.members) >= MaxMembers {
 			s.forgetMember()
 		}
-		w = &member{}
+		w = &member{doubt: never, lacks: never}
 		s.watch.members[p] = w
 	}
 	w.seen = s.m.now.Mono
@@ -80,28 +85,6 @@ func (s *swarm) forgetMember() {
 	delete(s.watch.members, old)
 }
 
-// workRequest answers a peer that looks for work, and makes it a member.
-func (s *swarm) workRequest(from protocol.PeerID) {
-	if s.keep == nil {
-		return
-	}
-	w := s.memberSeen(from)
-	// A keeper asks itself: one that asks another has forgotten that it is one.
-	a := s.answer(from)
-	s.brief(from)
-	if s.running() { // a grant may have been lost on its way
-		s.remindOf(from, w.work, w.work)
-	}
-	for _, o := range a.Open {
-		s.share(o.Stage).st.each(o.Range, func(_ protocol.Range, c *cell) bool {
-			s.tellPast(from, c)
-			return true
-		})
-	}
-	s.m.flushNews()
-	s.m.send(from, a)
-}
-
 // beat takes a member's beat and tells it where it is wrong about what it holds.
 func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 	if s.keep == nil {
@@ -111,8 +94,8 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 	if !w.seq.Less(b.Sequence) {
 		return
 	}
-	before := w.work
 	w.seq, w.work, w.at = b.Sequence, b.Work, s.m.now.Mono
+	w.waits = w.waits && !slices.ContainsFunc(b.Work, func(k protocol.Work) bool { return k.Backlog > 0 })
 	s.ran(w)
 	delete(s.watch.named, from)
 	if w.trouble != b.Trouble {
@@ -123,12 +106,25 @@ func (s *swarm) beat(from protocol.PeerID, b *protocol.Beat) {
 		s.brief(from)
 		return
 	}
+	since := never
 	for _, st := range s.ledger.stages {
 		if st != nil {
-			s.putRight(from, st, heldOf(b.Work, st.ref))
+			since = min(since, s.putRight(from, st, heldOf(b.Work, st.ref)))
 		}
 	}
-	s.remindOf(from, before, b.Work)
+	s.doubt(from, w, since)
+	s.remindOf(from, w, b.Work)
+}
+
+// doubt has a member tell what it knows that has said since then, at the latest, that it holds
+// what is not known here: once the records have had time to come by another keeper.
+func (s *swarm) doubt(p protocol.PeerID, w *member, since time.Duration) {
+	if w.doubt = min(w.doubt, since); since == never {
+		w.doubt = never
+	} else if now := s.m.now.Mono; now-w.doubt >= s.m.spread() {
+		w.doubt = now
+		s.sendDigest(p, true)
+	}
 }
 
 // heldOf is what a member says it holds of a stage.
@@ -139,48 +135,69 @@ func heldOf(work []protocol.Work, ref protocol.StageRef) []protocol.Held {
 	return nil
 }
 
-// putRight tells a member of what it thinks to hold and does not.
-func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) {
-	ask := false
+// putRight tells a member of what it thinks to hold and does not, and gives back since when
+// it may hold some of it by a record that did not come here; never: it does not. That it has
+// adopted a range would have been told before all else.
+func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) (since time.Duration) {
+	since = never
 	for _, h := range held {
 		st.each(h.Range, func(_ protocol.Range, c *cell) bool {
-			ask = ask || c.done == nil && c.epoch() < h.Epoch
-			if c.done != nil {
+			switch {
+			case c.done != nil:
 				s.m.tell(p, c.done)
-			} else if c.held != nil && (c.epoch() > h.Epoch || c.epoch() == h.Epoch && st.holder(c) != p) {
+			case c.epoch() < h.Epoch && st.holder(c) == "":
+				since = s.m.now.Mono - s.m.spread()
+			case c.epoch() < h.Epoch:
+				since = min(since, s.m.now.Mono)
+			case c.held != nil && (c.epoch() > h.Epoch || st.holder(c) != p):
 				s.m.tell(p, c.held)
 			}
 			return true
 		})
 	}
-	if ask { // by a record that did not come here
-		s.sendDigest(p, true)
+	return since
+}
+
+// remindOf tells a member of what it holds and has not named for a while: a result, or that
+// it has passed the range on, has had time to come here by another keeper.
+func (s *swarm) remindOf(p protocol.PeerID, w *member, work []protocol.Work) {
+	var lacks []*protocol.Record
+	for _, st := range s.ledger.stages {
+		if st != nil {
+			lacks = append(lacks, st.unnamed(p, heldOf(work, st.ref))...)
+		}
+	}
+	switch now := s.m.now.Mono; {
+	case len(lacks) == 0:
+		w.lacks = never
+		return
+	case w.lacks == never:
+		w.lacks = now
+		return
+	case now-w.lacks < s.m.spread():
+		return
+	}
+	w.lacks = s.m.now.Mono
+	for _, rec := range lacks {
+		s.m.tell(p, rec)
 	}
 }
 
-// remindOf tells a member of what it holds without knowing: what it named neither last
-// time nor before. Once may be a result that is on its way here.
-func (s *swarm) remindOf(p protocol.PeerID, before, now []protocol.Work) {
-	for _, st := range s.ledger.stages {
-		if st == nil {
-			continue
-		}
-		said := [...][]protocol.Held{heldOf(before, st.ref), heldOf(now, st.ref)}
-		if len(said[0]) >= protocol.MaxHeld || len(said[1]) >= protocol.MaxHeld || st.knows(p, said[1]) {
-			continue
-		}
-		st.each(st.all(), func(r protocol.Range, c *cell) bool {
-			if c.done != nil || c.held == nil || st.holder(c) != p {
-				return true
-			}
-			if !slices.ContainsFunc(said[:], func(held []protocol.Held) bool {
-				return slices.ContainsFunc(held, func(h protocol.Held) bool { return h.Range.Lo <= r.Lo && r.Hi <= h.Range.Hi && h.Epoch >= c.epoch() })
-			}) {
-				s.m.tell(p, c.held)
-			}
-			return true
-		})
+// unnamed is the records by which p holds what is not in held, which it says it holds.
+func (s *stage) unnamed(p protocol.PeerID, held []protocol.Held) (list []*protocol.Record) {
+	if len(held) >= protocol.MaxHeld || s.knows(p, held) {
+		return nil
 	}
+	s.each(s.all(), func(r protocol.Range, c *cell) bool {
+		if c.done != nil || c.held == nil || s.holder(c) != p {
+			return true
+		}
+		if !slices.ContainsFunc(held, func(h protocol.Held) bool { return h.Range.Lo <= r.Lo && r.Hi <= h.Range.Hi && h.Epoch >= c.epoch() }) {
+			list = append(list, c.held)
+		}
+		return true
+	})
+	return list
 }
 
 // knows tells whether held, which p says it holds, is all that it holds.
@@ -264,8 +281,10 @@ func (s *swarm) watchTick() {
 	now := s.m.now.Mono
 	if now >= s.watch.next {
 		s.watch.next = now + s.m.cfg.Beat/2
+		s.count()
 		delete(s.watch.named, s.m.self)
 		s.watchHolders()
+		s.answerAgain()
 	}
 	s.wakeAt(s.watch.next)
 	for _, p := range sortedKeys(s.watch.suspects) {
@@ -275,6 +294,17 @@ func (s *swarm) watchTick() {
 			s.wakeAt(q.deadline)
 		}
 	}
+}
+
+// count estimates how many members there are: each beats to two keepers.
+func (s *swarm) count() {
+	n := 0
+	for _, p := range sortedKeys(s.watch.members) {
+		if w := s.watch.members[p]; w.work != nil && s.m.alive(p) {
+			n++
+		}
+	}
+	s.watch.size = uint64(n*max(len(s.live()), 2)/2 + 1)
 }
 
 func (s *swarm) watchHolders() {
@@ -356,7 +386,13 @@ func (s *swarm) probed(p protocol.PeerID, alive bool) {
 		s.watch.excused[p] = true
 		s.watch.holders[p] = s.m.now.Mono
 		s.brief(p)
-		s.remindOf(p, nil, nil)
+		for _, st := range s.ledger.stages {
+			if st != nil {
+				for _, rec := range st.unnamed(p, nil) {
+					s.m.tell(p, rec)
+				}
+			}
+		}
 		return
 	}
 	for _, k := range s.judges(p) {

@@ -120,7 +120,7 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 	case fieldWorkRequest:
 		var w pb.WorkRequest
 		r.message(b, &w)
-		m = &WorkRequest{Job: JobID(w.Job)}
+		m = &WorkRequest{Job: JobID(w.Job), Known: r.hash(w.Known)}
 	case fieldKeepRequest:
 		var w pb.KeepRequest
 		r.message(b, &w)
@@ -187,7 +187,7 @@ func (c Codec) signedFromWire(field protowire.Number, b []byte) (Message, error)
 	case fieldReceiptAnswer:
 		var w pb.ReceiptAnswer
 		r.message(b, &w)
-		answer := &ReceiptAnswer{Job: JobID(w.Job), Page: r.cid(w.Page), Reason: w.Reason}
+		answer := &ReceiptAnswer{Job: JobID(w.Job), Page: r.cid(w.Page), Reason: w.Reason, Members: w.Members}
 		if r.err == nil && len(w.Receipt) > 0 {
 			receipt, err := c.OpenReceipt(w.Receipt)
 			if err != nil {

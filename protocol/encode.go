@@ -72,7 +72,7 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 		}
 		return fieldJobs, &pb.Jobs{Announcements: raw}
 	case *WorkRequest:
-		return fieldWorkRequest, &pb.WorkRequest{Job: []byte(m.Job)}
+		return fieldWorkRequest, &pb.WorkRequest{Job: []byte(m.Job), Known: hashToWire(m.Known)}
 	case *WorkAnswer:
 		return fieldWorkAnswer, workAnswerToWire(m)
 	case *Bid:
@@ -92,7 +92,7 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 		return fieldReceiptRequest, &pb.ReceiptRequest{Job: []byte(m.Job), Stage: stageToWire(m.StageRef), Life: uint32(m.Life),
 			Lo: uint64(m.Range.Lo), Hi: uint64(m.Range.Hi), Page: cidToWire(m.Page), Bytes: m.Bytes}
 	case *ReceiptAnswer:
-		w := &pb.ReceiptAnswer{Job: []byte(m.Job), Page: cidToWire(m.Page), Reason: m.Reason}
+		w := &pb.ReceiptAnswer{Job: []byte(m.Job), Page: cidToWire(m.Page), Reason: m.Reason, Members: m.Members}
 		if m.Receipt != nil {
 			w.Receipt = m.Receipt.Raw
 		}

@@ -32,8 +32,12 @@ type JobsRequest struct{}
 type Jobs struct{ Announcements []Announcement }
 
 // WorkRequest asks a keeper where there is work for the sender. It makes the sender a
-// member in the keeper's eyes: news go to it from then on.
-type WorkRequest struct{ Job JobID }
+// member in the keeper's eyes: news go to it from then on. One that nothing is known for
+// stands: the keeper answers again when there is something.
+type WorkRequest struct {
+	Job   JobID
+	Known Hash // of what the sender knows of control, keeps and seals: SPEC.md section 8
+}
 
 // Hint is what a holder was last known to have to give.
 type Hint struct {
@@ -162,6 +166,7 @@ type ReceiptAnswer struct {
 	Page    cid.Cid
 	Receipt *SignedReceipt // nil: refused
 	Reason  string
+	Members uint32 // about how many members the job has
 }
 
 // Stored tells other keepers which pages are durable with the sender.

@@ -2110,6 +2110,7 @@ func (x *Jobs) GetAnnouncements() [][]byte {
 type WorkRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Known         []byte                 `protobuf:"bytes,2,opt,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2147,6 +2148,13 @@ func (*WorkRequest) Descriptor() ([]byte, []int) {
 func (x *WorkRequest) GetJob() []byte {
 	if x != nil {
 		return x.Job
+	}
+	return nil
+}
+
+func (x *WorkRequest) GetKnown() []byte {
+	if x != nil {
+		return x.Known
 	}
 	return nil
 }
@@ -3061,6 +3069,7 @@ type ReceiptAnswer struct {
 	Page          []byte                 `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
 	Receipt       []byte                 `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"` // a signed envelope, or nothing
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Members       uint32                 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3121,6 +3130,13 @@ func (x *ReceiptAnswer) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ReceiptAnswer) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
 }
 
 type Stored struct {
@@ -3772,9 +3788,10 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04want\x18\x03 \x01(\bR\x04want\"\r\n" +
 	"\vJobsRequest\",\n" +
 	"\x04Jobs\x12$\n" +
-	"\rannouncements\x18\x01 \x03(\fR\rannouncements\"\x1f\n" +
+	"\rannouncements\x18\x01 \x03(\fR\rannouncements\"5\n" +
 	"\vWorkRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\fR\x03job\"\xca\x01\n" +
+	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\fR\x05known\"\xca\x01\n" +
 	"\x04Hint\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\fR\x06holder\x12'\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x18\n" +
@@ -3847,12 +3864,13 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x02lo\x18\x04 \x01(\x04R\x02lo\x12\x0e\n" +
 	"\x02hi\x18\x05 \x01(\x04R\x02hi\x12\x12\n" +
 	"\x04page\x18\x06 \x01(\fR\x04page\x12\x14\n" +
-	"\x05bytes\x18\a \x01(\fR\x05bytes\"g\n" +
+	"\x05bytes\x18\a \x01(\fR\x05bytes\"\x81\x01\n" +
 	"\rReceiptAnswer\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x12\n" +
 	"\x04page\x18\x02 \x01(\fR\x04page\x12\x18\n" +
 	"\areceipt\x18\x03 \x01(\fR\areceipt\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"0\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amembers\x18\x05 \x01(\rR\amembers\"0\n" +
 	"\x06Stored\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05pages\x18\x02 \x03(\fR\x05pages\"3\n" +

@@ -46,8 +46,8 @@ func jobs(t *rapid.T, _ protocol.JobID) protocol.Message {
 	return &protocol.Jobs{Announcements: list(t, 2, func() protocol.Announcement { return Announcement(t) })}
 }
 
-func workRequest(_ *rapid.T, job protocol.JobID) protocol.Message {
-	return &protocol.WorkRequest{Job: job}
+func workRequest(t *rapid.T, job protocol.JobID) protocol.Message {
+	return &protocol.WorkRequest{Job: job, Known: Hash(t, "known")}
 }
 
 func workAnswer(t *rapid.T, job protocol.JobID) protocol.Message {
@@ -118,7 +118,7 @@ func receiptAnswer(t *rapid.T, _ protocol.JobID) protocol.Message {
 	if err != nil {
 		panic(err)
 	}
-	return &protocol.ReceiptAnswer{Job: r.Job, Page: r.Page, Receipt: &receipt}
+	return &protocol.ReceiptAnswer{Job: r.Job, Page: r.Page, Receipt: &receipt, Members: rapid.Uint32().Draw(t, "members")}
 }
 
 func stored(t *rapid.T, job protocol.JobID) protocol.Message {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 var (
 	sizes   = flag.String("efficiency", "20", "peers of the meshes whose efficiency is measured, as 10,100,1000")
 	verbose = flag.Bool("counts", false, "print what efficiency runs counted")
+	only    = flag.String("load", "", "only the loads whose names have this in them: equal, log-normal speeds, die")
 	each    = flag.Uint64("each", 25, "tasks a peer in them")
 )
 
@@ -39,14 +41,16 @@ func TestEfficiency(t *testing.T) {
 	if *each >= 100 {
 		floors = [3]float64{0.97, 0.95, 0.93}
 	}
-	t.Logf("%-28s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "load", "ours", "central", "ratio", "longest", "msg/task", "presence", "bid/grant", "copies", "busiest")
+	t.Logf("%-28s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s", "load", "ours", "central", "ratio", "longest", "msg/task", "presence", "bid/grant", "copies", "busiest", "ledger")
 	for _, n := range numbers(t, *sizes) {
 		for _, l := range []load{
 			{"equal speeds", n, 0, 0, floors[0]},
 			{"log-normal speeds", n, 0.6, 0, floors[1]},
 			{"log-normal, 10 %/h die", n, 0.6, 0.1, floors[2]},
 		} {
-			measure(t, l)
+			if strings.Contains(l.name, *only) {
+				measure(t, l)
+			}
 		}
 	}
 }
@@ -102,8 +106,8 @@ func measure(t *testing.T, l load) {
 	for _, p := range w.Peers {
 		busiest = max(busiest, p.messages)
 	}
-	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d %8d   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
-		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], busiest, w.Steps, time.Since(began).Seconds())
+	t.Logf("%5d %-22s %7.0fs %7.0fs %8.3f %8.3f %8.2f %8.2f %8.2f %8d %8d %7dK   (%d steps, %.1f s)", l.peers, l.name, w.now.Seconds(), central.Seconds(),
+		ratio, float64(longest)/float64(w.now), messages, float64(presence)/float64(len(tasks)), bids, w.Counts["message: Backup"], busiest, w.inv.largest>>10, w.Steps, time.Since(began).Seconds())
 	if *verbose {
 		t.Logf("counts:\n%s", w.Counts)
 	}
@@ -115,5 +119,29 @@ func measure(t *testing.T, l load) {
 	}
 	if len(w.Violations) > 0 {
 		t.Errorf("%s: %v", l.name, w.Violations[0])
+	}
+}
+
+// A stage whose tasks are many for each peer is worked through about block by block: half-way
+// a good part of it is sealed.
+func TestBlockByBlock(t *testing.T) {
+	w := New(lan(31, 40))
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 40 * 1000 })
+	half := func() bool {
+		v, _ := w.Peers[0].View(id)
+		return len(v.Stages) > 0 && v.Stages[0].Done >= v.Stages[0].Tasks/2
+	}
+	if !w.Run(10*time.Minute, half) {
+		t.Fatal("not half done")
+	}
+	records := w.Peers[0].machine.Records(id)
+	seals := 0
+	for i := range records {
+		if records[i].Body.Kind() == protocol.KindSeal {
+			seals++
+		}
+	}
+	if seals < 10 {
+		t.Errorf("%d of 40 blocks are sealed where half of the tasks are done", seals)
 	}
 }

@@ -54,6 +54,7 @@ func (v *invariants) ledger(p *Peer, id protocol.JobID) {
 			most += maxDone
 		}
 	}
+	v.largest = max(v.largest, size)
 	if size > most {
 		v.w.violate("I6", "peer %d: a ledger of %d bytes", p.Index, size)
 	}

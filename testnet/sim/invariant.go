@@ -48,6 +48,7 @@ type invariants struct {
 	bytes     map[protocol.PeerID]Counts
 	sample    int
 	next      int // step at which a ledger is looked at
+	largest   int // bytes of a ledger, of those looked at
 }
 
 type keepOf struct {
