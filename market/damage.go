@@ -13,7 +13,6 @@ import (
 
 // mendState is a keeper's part in bringing back what came with its Keep.
 type mendState struct {
-	times uint64        // that something was found damaged: what a fetch saw before is not known to be here
 	due   bool          // what came with the Keep may be missing
 	at    time.Duration // when it is asked for again
 	fetch bool          // under way
@@ -21,10 +20,10 @@ type mendState struct {
 
 // damaged has a keeper look after everything that it keeps.
 func (s *swarm) damaged() {
+	s.damages++
 	if s.keep == nil || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
-	s.store.mend.times++
 	for _, k := range sortedKeys(s.store.pages) {
 		s.pageGone(s.store.pages[k].page)
 	}
@@ -52,14 +51,14 @@ func (s *swarm) mendTick() {
 		return
 	}
 	d.fetch = true
-	times := d.times
+	damages := s.damages
 	groups := s.keep.Body.(*protocol.Keep).Groups
 	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: s.reachable(nil)}, func(f Fetched) {
 		d.fetch = false
 		switch {
 		case f.Err != nil:
 			d.at = s.m.now.Mono + s.m.cfg.KeepWait
-		case d.times == times:
+		case damages == s.damages:
 			d.due, s.m.out.Sync = false, true
 			return
 		}

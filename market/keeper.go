@@ -217,8 +217,17 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3
 	s.invite.ledger = s.m.now.Mono + s.m.cfg.Step
 	s.wakeAt(min(s.invite.next, s.invite.ledger))
-	inviters := s.reachable([]protocol.PeerID{from})
+	s.bringKept(from, groups)
+}
+
+// bringKept brings what a peer that is invited is to keep, and has it sign.
+func (s *swarm) bringKept(from protocol.PeerID, groups protocol.GroupSet) {
+	inviters, damages := s.reachable([]protocol.PeerID{from}), s.damages
 	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: inviters}, func(f Fetched) {
+		if f.Err == nil && damages != s.damages {
+			s.bringKept(from, groups)
+			return
+		}
 		s.invite.fetching = false
 		if !s.running() && s.state != protocol.JobDone {
 			return

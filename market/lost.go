@@ -38,10 +38,10 @@ func (s *swarm) fetchSeal(rec *protocol.Record, b *protocol.Seal) {
 		return
 	}
 	c.fetch = true
-	times := s.store.mend.times
+	damages := s.damages
 	s.m.fetch(Fetch{Kind: FetchSeal, Job: s.id, Root: b.Root, From: s.reachable([]protocol.PeerID{rec.Signer})}, func(f Fetched) {
 		c.fetch = false
-		if f.Err == nil && times != s.store.mend.times {
+		if f.Err == nil && damages != s.damages {
 			s.fetchSeal(rec, b)
 			return
 		}

@@ -263,10 +263,10 @@ func (s *swarm) storeTick() {
 			continue
 		}
 		p.fetch, p.due = true, never
-		times := s.store.mend.times
+		damages := s.damages
 		s.m.fetch(Fetch{Kind: FetchPage, Job: s.id, Root: p.page, From: s.reachable(p.from)}, func(f Fetched) {
 			p.fetch = false
-			if f.Err == nil && times != s.store.mend.times {
+			if f.Err == nil && damages != s.damages {
 				s.await(p, s.m.now.Mono)
 				return
 			}

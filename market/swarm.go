@@ -46,6 +46,7 @@ type swarm struct {
 	owedAt  time.Duration                              // when they are told again
 	agreed  map[protocol.PeerID]protocol.Hash          // the last digest that was the same here and at a keeper
 	altered time.Duration                              // when the ledger last changed
+	damages uint64                                     // times that chunks were found damaged: what a fetch saw before need not be here
 	moved   time.Duration                              // when a result was last heard of, or the job itself
 	credit  map[protocol.PeerID]uint64                 // tasks whose result came from a peer, as far as seen here
 }

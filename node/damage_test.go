@@ -69,7 +69,7 @@ func TestDamageWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	var kept []cid.Cid
-	eventually(t, "the keeper has the job with its results", func() bool {
+	eventually(t, "both have the job with its results", func() bool {
 		top := cid.Undef
 		if err := keeper.driver.ask(t.Context(), func(m machine) {
 			if v, ok := m.View(job); ok {
@@ -79,7 +79,7 @@ func TestDamageWhileRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		kept = []cid.Cid{job.CID(), cid.MustParse(program.Root), top}
-		return top.Defined() && keeper.hasAll(kept)
+		return top.Defined() && keeper.hasAll(kept) && first.hasAll(kept)
 	})
 	if c := keeper.check("chunks"); c.Level != api.LevelOK {
 		t.Errorf("%+v", c)
