@@ -42,7 +42,11 @@ const codeVersion = engineVersion + ", NaNs " + canonical.Version
 // compileCanonical has the engine compile the program with canonical NaNs. A module that cannot be rewritten is one that
 // the engine refuses, and it has better words for why.
 func compileCanonical(e engine, wasm []byte, dir string) error {
-	rewritten, err := canonical.NaN(wasm)
+	rewrite := canonical.NaN
+	if avoidSelects {
+		rewrite = canonical.Branching
+	}
+	rewritten, err := rewrite(wasm)
 	if err == nil {
 		return e.compile(rewritten, dir)
 	}

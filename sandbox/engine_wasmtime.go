@@ -17,6 +17,9 @@ import (
 // engineVersion names the engine and the format of its native code; the version is the one in go.mod.
 const engineVersion = "wasmtime v44.0.0"
 
+// avoidSelects has programs rewritten without selects between floats.
+const avoidSelects = false
+
 const (
 	// maxWasmStack is the native stack that a program may use, in bytes; threads have at least 2 MiB. wazero has its own.
 	maxWasmStack = 1 << 20

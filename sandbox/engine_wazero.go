@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -20,6 +21,10 @@ import (
 
 // engineVersion names the engine and the format of its native code; the version is the one in go.mod.
 const engineVersion = "wazero v1.12.0"
+
+// avoidSelects has programs rewritten without selects between floats, which wazero's compiler for amd64 gets wrong at times:
+// https://github.com/wazero/wazero/issues/2534, mended after v1.12.0.
+const avoidSelects = runtime.GOARCH == "amd64"
 
 // wazeroEngine makes a runtime for each program, so that each has a directory of its own for its native code. One
 // program runs at a time: the imports act on sys.

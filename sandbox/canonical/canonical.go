@@ -20,13 +20,14 @@ import (
 )
 
 // Version changes whenever the package makes another module of the same one: native code made of an older is of no use.
-const Version = "2"
+const Version = "3"
 
 // Sections and forms of the binary format.
 const (
 	sectionType     = 1
 	sectionImport   = 2
 	sectionFunction = 3
+	sectionGlobal   = 6
 	sectionCode     = 10
 	formFunction    = 0x60
 	headerBytes     = 8
@@ -42,14 +43,20 @@ const (
 var ErrFormat = errors.New("canonical: not a module of WebAssembly 2.0")
 
 // NaN returns the module with canonical NaNs wherever they are seen. The result shares no memory with wasm.
-func NaN(wasm []byte) ([]byte, error) {
+func NaN(wasm []byte) ([]byte, error) { return rewrite(wasm, false) }
+
+// Branching is NaN, and puts an "if" in the place of each select between floats or vectors: for an engine that cannot be
+// trusted with those. What the module does is the same.
+func Branching(wasm []byte) ([]byte, error) { return rewrite(wasm, true) }
+
+func rewrite(wasm []byte, branching bool) ([]byte, error) {
 	if len(wasm) < headerBytes {
 		return nil, ErrFormat
 	}
 	out := bytes.NewBuffer(make([]byte, 0, len(wasm)+len(wasm)/8))
 	out.Write(wasm[:headerBytes])
 	r := &reader{b: wasm[headerBytes:]}
-	var m module
+	m := module{branching: branching}
 	for len(r.b) > 0 {
 		id := r.byte()
 		section := &reader{b: r.take(r.u32())}
@@ -64,6 +71,8 @@ func NaN(wasm []byte) ([]byte, error) {
 			m.readImports(section)
 		case sectionFunction:
 			m.readFunctions(section)
+		case sectionGlobal:
+			m.readGlobals(section)
 		case sectionCode:
 			var err error
 			if content, err = m.code(section); err != nil {
@@ -85,12 +94,12 @@ type module struct {
 	types    []functionType
 	typeOf   []uint32 // by function, the imported ones first
 	imported int
+	globals  []byte // types, the imported ones first
+
+	branching bool
 }
 
-type functionType struct {
-	params  []byte
-	results int
-}
+type functionType struct{ params, results []byte }
 
 func (m *module) readTypes(r *reader) {
 	for n := r.u32(); n > 0 && !r.failed; n-- {
@@ -98,8 +107,8 @@ func (m *module) readTypes(r *reader) {
 			r.failed = true
 		}
 		t := functionType{params: r.take(r.u32())}
-		t.results = len(r.take(r.u32()))
-		r.failed = r.failed || len(t.params) > maxValues || t.results > maxValues
+		t.results = r.take(r.u32())
+		r.failed = r.failed || len(t.params) > maxValues || len(t.results) > maxValues
 		m.types = append(m.types, t)
 	}
 }
@@ -119,7 +128,9 @@ func (m *module) readImports(r *reader) {
 			limits := r.byte()
 			r.skip(1 + int(limits&1))
 		case 3: // global
-			r.take(2)
+			if b := r.take(2); b != nil {
+				m.globals = append(m.globals, b[0])
+			}
 		default:
 			r.failed = true
 		}
@@ -170,8 +181,8 @@ func (m *module) code(r *reader) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// rewrite rewrites the body of one function. Each kind of result that is made canonical gets a local variable of its own,
-// behind the function's parameters and locals.
+// rewrite rewrites the body of one function. What is added needs local variables: they are behind the function's parameters
+// and locals, one for each kind of result that is made canonical, three for each type that is selected from.
 func (f *flow) rewrite(body []byte, t functionType) ([]byte, error) {
 	r := &reader{b: body}
 	f.reset(t)
@@ -189,22 +200,42 @@ func (f *flow) rewrite(body []byte, t functionType) ([]byte, error) {
 	}
 	f.solve()
 
-	var local [kinds]uint32 // index of a kind's variable, plus one
-	var added []byte        // declarations of these variables
+	var added []byte // declarations of these variables
+	known := map[[2]byte]uint32{}
+	scratch := func(valueType byte, n int) uint32 {
+		name := [2]byte{valueType, byte(n)}
+		at, ok := known[name]
+		if !ok {
+			at = f.locals() + uint32(len(added)/2)
+			added, known[name] = append(added, 1, valueType), at
+		}
+		return at
+	}
 	out := bytes.NewBuffer(make([]byte, 0, len(code)+len(code)/8))
 	from := 0
+	selects := f.selects
+	selectsUntil := func(end int) {
+		for ; len(selects) > 0 && selects[0].end <= end; selects = selects[1:] {
+			out.Write(code[from:selects[0].start])
+			from = selects[0].end
+			selects[0].put(out, scratch)
+		}
+	}
 	for _, n := range f.nodes[1:] {
 		if !n.canonical {
 			continue
 		}
+		selectsUntil(n.end)
 		out.Write(code[from:n.end])
 		from = n.end
-		if local[n.kind] == 0 {
-			added = append(added, 1, sequences[n.kind].valueType)
-			local[n.kind] = f.locals() + uint32(len(added)/2)
+		s := sequences[n.kind]
+		if f.module.branching {
+			s.branch(out, scratch(s.valueType, 0))
+		} else {
+			s.put(out, scratch(s.valueType, 0))
 		}
-		sequences[n.kind].put(out, local[n.kind]-1)
 	}
+	selectsUntil(len(code))
 	if len(added) == 0 {
 		return body, nil
 	}
@@ -238,7 +269,11 @@ type sequence struct {
 }
 
 const (
+	opIf       = 0x04
+	opElse     = 0x05
+	opEnd      = 0x0b
 	opLocalGet = 0x20
+	opLocalSet = 0x21
 	opLocalTee = 0x22
 	opSelect   = 0x1b
 	opF32Const = 0x43
@@ -265,14 +300,12 @@ var (
 	}
 )
 
-func (s sequence) put(out *bytes.Buffer, local uint32) {
+func (s sequence) put(out *bytes.Buffer, variable uint32) {
 	out.WriteByte(opLocalTee)
-	putU32(out, local)
+	putU32(out, variable)
 	out.Write(s.nan)
-	for range 2 {
-		out.WriteByte(opLocalGet)
-		putU32(out, local)
-	}
+	local(out, variable)
+	local(out, variable)
 	out.Write(s.choose)
 }
 

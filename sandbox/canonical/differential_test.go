@@ -78,6 +78,9 @@ func TestNothingElseIsSeen(t *testing.T) {
 	oracle, plain := inWasmtime(true), inWasmtime(false)
 	different := 0
 	for seed := range programs {
+		if seed == 0 {
+			seed = 27715 // a select that wazero v1.12.0 gets wrong
+		}
 		r := rand.New(rand.NewPCG(seed, 1))
 		wasm := program(r)
 		inputs := [][]byte{input(r), input(r), input(r)}
@@ -86,11 +89,19 @@ func TestNothingElseIsSeen(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		want := oracle(t, wasm, inputs)
-		for name, run := range map[string]runner{"wasmtime": plain, "wazero": inWazero} {
-			for i, got := range run(t, rewritten, inputs) {
+		branching, err := Branching(wasm)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for _, c := range []struct {
+			name string
+			run  runner
+			wasm []byte
+		}{{"wasmtime", plain, rewritten}, {"wasmtime, branching", plain, branching}, {"wazero, branching", inWazero, branching}} {
+			for i, got := range c.run(t, c.wasm, inputs) {
 				for at := 0; at < visibleBytes; at += 16 {
 					if !bytes.Equal(got[at:at+16], want[i][at:at+16]) {
-						t.Errorf("seed %d, input %d, %s: at %d %x, want %x", seed, i, name, at, got[at:at+16], want[i][at:at+16])
+						t.Errorf("seed %d, input %d, %s: at %d %x, want %x", seed, i, c.name, at, got[at:at+16], want[i][at:at+16])
 					}
 				}
 			}

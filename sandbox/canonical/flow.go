@@ -13,8 +13,9 @@ type flow struct {
 	ofLocal map[uint32]int32
 	stack   []entry
 	frames  []frame
-	dead    int // blocks that are open and cannot be reached, since a branch before them
-	epoch   int // counts stretches without a label
+	dead    int         // blocks that are open and cannot be reached, since a branch before them
+	epoch   int         // counts stretches without a label
+	selects []selection // in the order of the code
 	pending []int32
 	failed  bool
 }
@@ -24,12 +25,13 @@ type flow struct {
 type entry struct {
 	node int32
 	kept bool
+	typ  byte // of a float or vector; 0: an integer, a reference, or not known
 }
 
 // frame is a block.
 type frame struct {
-	height          int // of the stack below it and its parameters
-	params, results int
+	height          int    // of the stack below it and its parameters
+	params, results []byte // types
 	loop            bool
 }
 
@@ -41,6 +43,7 @@ type group struct {
 const (
 	emptyBlock = -64 // type of a block without results
 
+	typeI32  = 0x7f
 	typeF32  = 0x7d
 	typeF64  = 0x7c
 	typeV128 = 0x7b
@@ -54,7 +57,7 @@ func (f *flow) reset(t functionType) {
 	f.graph.reset()
 	f.groups, f.stack, f.frames, f.pending = f.groups[:0], f.stack[:0], f.frames[:0], f.pending[:0]
 	f.ofLocal = make(map[uint32]int32)
-	f.dead, f.epoch, f.failed = 0, 1, false
+	f.dead, f.epoch, f.failed, f.selects = 0, 1, false, f.selects[:0]
 	for i, kind := range t.params {
 		f.declare(1, kind)
 		if v := f.variable(uint32(i)); v != 0 {
@@ -74,6 +77,23 @@ func (f *flow) locals() uint32 {
 		return 0
 	}
 	return f.groups[len(f.groups)-1].end
+}
+
+// left is the type of what a plain instruction leaves.
+func (f *flow) left(i instruction) byte {
+	if i.act == plain && i.global && int64(i.n) < int64(len(f.module.globals)) {
+		return f.module.globals[i.n]
+	}
+	return i.leaves
+}
+
+// typeOfLocal is a local's, if it is a float or a vector.
+func (f *flow) typeOfLocal(local uint32) byte {
+	g := sort.Search(len(f.groups), func(i int) bool { return f.groups[i].end > local })
+	if g == len(f.groups) || !seesType(f.groups[g].kind) {
+		return 0
+	}
+	return f.groups[g].kind
 }
 
 // variable is a local's, or 0 if it cannot hold a NaN. A vector has no kind: it is seen where it is read behind a label.
@@ -119,10 +139,14 @@ func (f *flow) pop() entry {
 	return e
 }
 
-// keep pushes n values whose bits are to be kept.
-func (f *flow) keep(n int) {
-	for range n {
-		f.push(entry{kept: true})
+// keep pushes values of these types whose bits are to be kept.
+func (f *flow) keep(types ...byte) {
+	for _, t := range types {
+		e := entry{kept: true}
+		if seesType(t) {
+			e.typ = t
+		}
+		f.push(e)
 	}
 }
 
@@ -182,6 +206,7 @@ func (f *flow) get(local uint32, end int) entry {
 func (f *flow) follow(r *reader) bool {
 	size := len(r.b)
 	for len(r.b) > 0 && !r.failed && !f.failed && len(f.frames) > 0 {
+		start := size - len(r.b)
 		i := r.instruction()
 		end := size - len(r.b)
 		if f.dead > 0 && f.skip(i) {
@@ -190,7 +215,9 @@ func (f *flow) follow(r *reader) bool {
 		switch i.act {
 		case plain:
 			f.show(i.takes)
-			f.keep(i.gives)
+			for range i.gives {
+				f.keep(f.left(i))
+			}
 		case computes:
 			f.compute(i, end)
 		case turns:
@@ -200,14 +227,17 @@ func (f *flow) follow(r *reader) bool {
 		case drops:
 			f.pop()
 		case chooses:
-			f.choose(end)
+			f.choose(i, start, end)
 		case getsLocal:
-			f.push(f.get(i.n, end))
+			e := f.get(i.n, end)
+			e.typ = f.typeOfLocal(i.n)
+			f.push(e)
 		case setsLocal:
 			f.set(i.n, f.pop())
 		case teesLocal:
 			e := f.pop()
 			f.set(i.n, e)
+			e.typ = f.typeOfLocal(i.n)
 			f.push(e)
 		case calls, callsIndirect:
 			f.call(i)
@@ -241,7 +271,7 @@ func (f *flow) compute(i instruction, end int) {
 			f.see(n)
 		}
 	}
-	e := entry{}
+	e := entry{typ: i.leaves}
 	if i.out != none {
 		e.node = f.newNode(end, i.out, 0)
 	}
@@ -249,14 +279,18 @@ func (f *flow) compute(i instruction, end int) {
 }
 
 // choose treats a selection between scalars as a variable that both are put into.
-func (f *flow) choose(end int) {
+func (f *flow) choose(i instruction, start, end int) {
 	f.pop()
 	a, b := f.pop(), f.pop()
+	t := max(i.leaves, a.typ, b.typ) // one of them is known, and they are the same
+	if f.module.branching && seesType(t) {
+		f.selects = append(f.selects, selection{start, end, t})
+	}
 	k := max(f.nodes[a.node].kind, f.nodes[b.node].kind)
 	if k != f32 && k != f64 {
 		f.see(a.node)
 		f.see(b.node)
-		f.push(entry{kept: a.kept || b.kept || k != none})
+		f.push(entry{kept: a.kept || b.kept || k != none, typ: t})
 		return
 	}
 	v := f.newVariable(k)
@@ -266,7 +300,7 @@ func (f *flow) choose(end int) {
 			f.connect(e.node, v)
 		}
 	}
-	f.push(entry{node: f.newNode(end, k, v)})
+	f.push(entry{node: f.newNode(end, k, v), typ: t})
 }
 
 func (f *flow) call(i instruction) {
@@ -280,7 +314,7 @@ func (f *flow) call(i instruction) {
 		return
 	}
 	f.show(len(t.params))
-	f.keep(t.results)
+	f.keep(t.results...)
 }
 
 func (f *flow) control(i instruction) {
@@ -298,17 +332,17 @@ func (f *flow) control(i instruction) {
 		f.end(i.act)
 	case branchesIf:
 		f.pop()
-		n := f.arity(i.n)
-		f.show(n)
-		f.keep(n)
+		types := f.carries(i.n)
+		f.show(len(types))
+		f.keep(types...)
 		f.settle()
 	case branchesTable:
 		f.pop()
-		f.leave(f.arity(i.n))
+		f.leave(len(f.carries(i.n)))
 	case branches:
-		f.leave(f.arity(i.n))
+		f.leave(len(f.carries(i.n)))
 	case returns:
-		f.leave(f.frames[0].results)
+		f.leave(len(f.frames[0].results))
 	case stops:
 		f.leave(0)
 	}
@@ -320,11 +354,11 @@ func (f *flow) leave(n int) {
 	f.dead = 1
 }
 
-// arity is how many values a branch to a label takes.
-func (f *flow) arity(label uint32) int {
+// carries is the types of the values that a branch to a label takes.
+func (f *flow) carries(label uint32) []byte {
 	if int64(label) >= int64(len(f.frames)) {
 		f.failed = true
-		return 0
+		return nil
 	}
 	to := f.frames[len(f.frames)-1-int(label)]
 	if to.loop {
@@ -340,29 +374,29 @@ func (f *flow) open(block int64, loop bool) {
 	case block >= 0:
 		t, ok := f.module.typed(uint32(block))
 		f.failed = f.failed || !ok
-		b.params, b.results = len(t.params), t.results
+		b.params, b.results = t.params, t.results
 	case block != emptyBlock:
-		b.results = 1
+		b.results = []byte{byte(block & 0x7f)}
 	}
-	f.show(b.params)
+	f.show(len(b.params))
 	b.height = len(f.stack)
 	f.frames = append(f.frames, b)
-	f.keep(b.params)
+	f.keep(b.params...)
 }
 
 // end is the end of a block, or of the first branch of an "if".
 func (f *flow) end(how act) {
 	b := f.frames[len(f.frames)-1]
 	if f.dead == 0 {
-		f.show(b.results)
+		f.show(len(b.results))
 	}
 	f.dead = 0
 	f.label()
 	f.stack = f.stack[:b.height]
 	if how == turnsElse {
-		f.keep(b.params)
+		f.keep(b.params...)
 		return
 	}
 	f.frames = f.frames[:len(f.frames)-1]
-	f.keep(b.results)
+	f.keep(b.results...)
 }

@@ -105,7 +105,9 @@ type instruction struct {
 	act          act
 	takes, gives int    // values, of plain and computes
 	in, out      kind   // of computes and turns
-	n            uint32 // local, label, function or type
+	n            uint32 // local, global, label, function or type
+	global       bool   // it reads global n
+	leaves       byte   // type of a float or vector that it leaves; 0: of another, or it depends
 	block        int64  // type of a block
 }
 
@@ -124,7 +126,9 @@ func (r *reader) instruction() instruction {
 	case op < 0x45:
 		return r.access(op)
 	case op <= 0xc4:
-		return numeric(op)
+		i := numeric(op)
+		i.leaves = leaves(op)
+		return i
 	}
 	switch op {
 	case 0xd0: // ref.null
@@ -181,9 +185,12 @@ func (r *reader) control(op byte) instruction {
 		return instruction{act: drops}
 	case opSelect:
 		return instruction{act: chooses}
-	case 0x1c: // select with types
-		r.take(r.u32())
-		return instruction{act: chooses}
+	case 0x1c: // select with types, of which there is one
+		i := instruction{act: chooses}
+		if t := r.take(r.u32()); len(t) > 0 && seesType(t[0]) {
+			i.leaves = t[0]
+		}
+		return i
 	}
 	r.failed = true
 	return instruction{}
@@ -198,7 +205,9 @@ func (r *reader) access(op byte) instruction {
 		return instruction{act: setsLocal, n: r.u32()}
 	case op == opLocalTee:
 		return instruction{act: teesLocal, n: r.u32()}
-	case op == 0x23, op == 0x3f, op == 0x41, op == 0x42: // global.get, memory.size, i32.const, i64.const
+	case op == 0x23: // global.get
+		return instruction{gives: 1, n: r.u32(), global: true}
+	case op == 0x3f, op == 0x41, op == 0x42: // memory.size, i32.const, i64.const
 		r.skip(1)
 		return puts(0, 1)
 	case op == 0x24: // global.set
@@ -212,27 +221,36 @@ func (r *reader) access(op byte) instruction {
 		return puts(2, 0)
 	case op >= 0x28 && op <= 0x35: // loads
 		r.skip(2)
-		return puts(1, 1)
+		i := puts(1, 1)
+		switch op {
+		case 0x2a:
+			i.leaves = typeF32
+		case 0x2b:
+			i.leaves = typeF64
+		}
+		return i
 	case op >= 0x36 && op <= 0x3e: // stores
 		r.skip(2)
 		return puts(2, 0)
 	case op == opF32Const:
 		b := r.take(4)
-		return constant(b != nil && math.IsNaN(float64(math.Float32frombits(binary.LittleEndian.Uint32(b)))))
+		return constant(typeF32, b != nil && math.IsNaN(float64(math.Float32frombits(binary.LittleEndian.Uint32(b)))))
 	case op == opF64Const:
 		b := r.take(8)
-		return constant(b != nil && math.IsNaN(math.Float64frombits(binary.LittleEndian.Uint64(b))))
+		return constant(typeF64, b != nil && math.IsNaN(math.Float64frombits(binary.LittleEndian.Uint64(b))))
 	}
 	r.failed = true
 	return instruction{}
 }
 
 // constant is a number, or a NaN whose bits are to be kept.
-func constant(nan bool) instruction {
+func constant(t byte, nan bool) instruction {
+	i := arithmetic(0, none, none)
 	if nan {
-		return puts(0, 1)
+		i = puts(0, 1)
 	}
-	return arithmetic(0, none, none)
+	i.leaves = t
+	return i
 }
 
 // numeric is the instructions from i32.eqz to i64.extend32_s.
@@ -300,6 +318,15 @@ func (r *reader) misc() instruction {
 // vector reads what follows the prefix 0xfd.
 func (r *reader) vector() instruction {
 	op := r.u32()
+	i := r.immediates(op)
+	if i.gives > 0 {
+		i.leaves = vectorLeaves(op)
+	}
+	return i
+}
+
+// immediates reads the rest of a vector instruction.
+func (r *reader) immediates(op uint32) instruction {
 	switch {
 	case op <= 0x0a, op == 0x5c, op == 0x5d: // loads
 		r.skip(2)

@@ -14,7 +14,7 @@ const (
 	resultsAt    = 1024
 	visibleBytes = 2048
 
-	typeI32, typeI64, typeVoid = 0x7f, 0x7e, 0x40
+	typeI64, typeVoid = 0x7e, 0x40
 )
 
 var parameters = []byte{typeF64, typeF32}
