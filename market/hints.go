@@ -129,7 +129,7 @@ const maxAgain = 16
 // is none for slower ones.
 func (s *swarm) answerAgain() {
 	var list []protocol.PeerID
-	for _, p := range sortedKeys(s.watch.members) {
+	for _, p := range s.watch.list() {
 		if s.watch.members[p].waits && s.m.alive(p) {
 			list = append(list, p)
 		}

@@ -183,6 +183,7 @@ func (m *Machine) sweep() {
 		return
 	}
 	m.sweepAt = m.now.Mono + sweepTime
+	m.forgetCredit()
 	for _, id := range sortedKeys(m.swarms) {
 		s := m.swarms[id]
 		switch {

@@ -50,8 +50,9 @@ type Machine struct {
 	finals   map[protocol.JobID]final // jobs that were let go of
 	sweepAt  time.Duration
 
-	news map[protocol.PeerID]*gazette
-	out  Effects
+	news    map[protocol.PeerID]*gazette
+	pending map[protocol.PeerID]*gazette // those of them that have news
+	out     Effects
 }
 
 // New makes a machine from its journal: the entries that its Effects told the driver
@@ -67,7 +68,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 		gone: map[protocol.PeerID]time.Duration{}, finals: map[protocol.JobID]final{},
 		table: map[protocol.JobID]*protocol.Announcement{}, swarms: map[protocol.JobID]*swarm{},
 		learning: map[protocol.JobID][]func(*swarm, error){}, runs: map[RunID]*run{}, fetches: map[FetchID]func(Fetched){}, paces: map[string]*pace{},
-		news: map[protocol.PeerID]*gazette{},
+		news: map[protocol.PeerID]*gazette{}, pending: map[protocol.PeerID]*gazette{},
 		poll: at.Mono + cfg.Poll,
 	}
 	if err := m.restore(entries); err != nil {

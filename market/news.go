@@ -46,6 +46,7 @@ func (m *Machine) tellSoon(to protocol.PeerID, rec *protocol.Record) bool {
 		}
 	}
 	g.jobs[id] = append(g.jobs[id], *rec)
+	m.pending[to] = g
 	return true
 }
 
@@ -80,15 +81,12 @@ func (m *Machine) refill(g *gazette) {
 
 // flushNews sends the news that are urgent or have credit.
 func (m *Machine) flushNews() {
-	for _, to := range sortedKeys(m.news) {
-		g := m.news[to]
+	if len(m.pending) == 0 {
+		return
+	}
+	for _, to := range sortedKeys(m.pending) {
+		g := m.pending[to]
 		m.refill(g)
-		if len(g.jobs) == 0 {
-			if g.credit == m.cfg.NewsBurst {
-				delete(m.news, to)
-			}
-			continue
-		}
 		if !g.urgent && g.credit == 0 {
 			continue
 		}
@@ -96,7 +94,18 @@ func (m *Machine) flushNews() {
 			m.sendRecords(to, id, m.standing(id, g.jobs[id]))
 		}
 		clear(g.jobs)
+		delete(m.pending, to)
 		g.urgent, g.credit = false, max(0, g.credit-1)
+	}
+}
+
+// forgetCredit lets go of the peers that have all the credit there is.
+func (m *Machine) forgetCredit() {
+	for _, to := range sortedKeys(m.news) {
+		g := m.news[to]
+		if m.refill(g); g.credit == m.cfg.NewsBurst && len(g.jobs) == 0 {
+			delete(m.news, to)
+		}
 	}
 }
 
@@ -112,11 +121,13 @@ func (m *Machine) standing(id protocol.JobID, recs []protocol.Record) []protocol
 
 // newsDue is when the next news that wait have credit; never: none wait.
 func (m *Machine) newsDue() time.Duration {
-	at, t := never, m.newsTime()
-	for _, g := range m.news {
-		if len(g.jobs) > 0 {
-			at = min(at, g.since+t)
-		}
+	at := never
+	if len(m.pending) == 0 {
+		return at
+	}
+	t := m.newsTime()
+	for _, g := range m.pending {
+		at = min(at, g.since+t)
 	}
 	return at
 }
@@ -214,12 +225,12 @@ const maxOffered = 16
 func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 	switch b := rec.Body.(type) {
 	case *protocol.Control, *protocol.Keep, *protocol.Unkeep, *protocol.Reopen:
-		return sortedKeys(s.watch.members)
+		return s.watch.list()
 	case *protocol.Segment:
 		if b.Holder != "" && b.Cause != protocol.CauseAdopt {
 			return nil // the holder has it from who signed it or, where that got lost, after its next beat
 		}
-		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), sortedKeys(s.watch.members))
+		near := ranked(adoptDuty, s.id, adoptPlace(b.StageRef, b.Range.Lo), s.watch.list())
 		near = near[:min(len(near), maxOffered)]
 		if s.watch.members[b.Replaced] != nil && !slices.Contains(near, b.Replaced) {
 			near = append(near, b.Replaced)
@@ -227,7 +238,7 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 		return near
 	case *protocol.Failed:
 		if state, _ := s.ledger.state(); state == protocol.JobFailed {
-			return sortedKeys(s.watch.members)
+			return s.watch.list()
 		}
 		return s.holderOf(b.StageRef, b.Task, rec.Signer)
 	case *protocol.Checkpoint:
@@ -235,7 +246,7 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 	case *protocol.Seal:
 		st := s.ledger.stage(b.StageRef)
 		if int(b.Level) == job.TopLevel(s.ledger.tasks(b.Stage)) || st != nil && st.top != nil && b.Life > st.top.Body.(*protocol.Seal).Life {
-			return sortedKeys(s.watch.members)
+			return s.watch.list()
 		}
 	}
 	return nil

@@ -236,12 +236,15 @@ func (s *swarm) bid() bool {
 // grant takes what a holder handed over.
 func (s *swarm) grant(from protocol.PeerID, g *protocol.Grant) {
 	s.seek.bids = slices.DeleteFunc(s.seek.bids, func(b sentBid) bool { return b.holder == from && b.id == g.Bid })
+	n, now, more := uint64(0), s.m.now.Mono, hint{}
 	for i := range g.Segments {
 		rec := &g.Segments[i]
 		b, ok := rec.Body.(*protocol.Segment)
 		if !ok || b.Holder != s.m.self || rec.Signer != from {
 			continue
 		}
+		n += b.Range.Len()
+		more = hint{Hint: protocol.Hint{Holder: from, Stage: b.StageRef, Backlog: g.Left}, at: now}
 		// The keepers are told by both sides: the granter may be gone in a moment. A keeper has
 		// told the others, or they hear of it by our beats.
 		if changed, _ := s.learn(rec, from); changed && s.keep == nil && !s.isKeeper(from) {
@@ -251,9 +254,12 @@ func (s *swarm) grant(from protocol.PeerID, g *protocol.Grant) {
 		}
 	}
 	s.seek.soon()
-	s.link.next = s.m.now.Mono
+	if n > 0 && g.Left/(2*n) >= s.size() { // as much for every member, and again: it is asked next
+		s.seek.hints = []hint{more}
+	}
+	s.link.next = now
 	s.m.room = true
-	s.wakeAt(s.m.now.Mono)
+	s.wakeAt(now)
 }
 
 // refusal takes other holders' names instead.

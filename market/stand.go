@@ -25,6 +25,7 @@ type standing struct {
 type given struct {
 	bid  protocol.Sequence
 	recs []protocol.Record
+	left uint64
 }
 
 // task is how long a task takes at the bidder; 0: it does not know.
@@ -46,7 +47,7 @@ func (t *standState) drop(p protocol.PeerID) {
 func (s *swarm) bidOf(from protocol.PeerID, b *protocol.Bid) {
 	t := &s.stand
 	if g, ok := t.given[from]; ok && g.bid == b.ID {
-		s.m.send(from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: g.recs})
+		s.m.send(from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: g.recs, Left: g.left})
 		return
 	}
 	sh := s.share(b.Stage)
@@ -134,6 +135,7 @@ func (s *swarm) serve(sh *share) {
 		total += weight(b)
 	}
 	slices.SortStableFunc(bids, func(a, b standing) int { return cmp.Compare(weight(b), weight(a)) })
+	usual := sh.usual()
 	left := backlog
 	if free := s.m.cfg.Slots - len(s.m.runs); free > 0 && sh.able() {
 		left -= min(left, uint64(free)) // about to start here
@@ -142,7 +144,7 @@ func (s *swarm) serve(sh *share) {
 		if left == 0 {
 			return
 		}
-		n := min(left, max(1, backlog*weight(b)/total), sh.most(&b, backlog))
+		n := min(left, max(1, backlog*weight(b)/total), sh.most(&b, backlog, usual))
 		ranges := sh.take(n, b.from)
 		if len(ranges) == 0 {
 			continue
@@ -165,17 +167,33 @@ const minPart = 8
 // that for every member, by its part of what is left: all come for more, and the last to
 // come shall find some. Both are in proportion to its rate; before that is known they are an
 // eighth, as what a slow peer has keeps its blocks open.
-func (sh *share) most(b *standing, backlog uint64) uint64 {
+func (sh *share) most(b *standing, backlog, usual uint64) uint64 {
 	n := sh.s.size()
 	part := max(openTasks/n, minPart)
 	if backlog > part {
 		part = max(min(part, backlog/n), minPart)
 	}
-	mine := uint64(sh.pace().rate(sh.s.m.cfg.Slots))
-	if b.Rate == 0 || mine == 0 {
+	if b.Rate == 0 || usual == 0 {
 		return max(1, part/8)
 	}
-	return max(1, part*min(uint64(b.Rate), 1<<30)/mine)
+	return max(1, part*min(uint64(b.Rate), 1<<30)/usual)
+}
+
+// usual is the mean rate of the members for a stage, as far as they have said theirs; of a
+// holder that is no keeper, its own.
+func (sh *share) usual() uint64 {
+	sum, n := uint64(sh.pace().rate(sh.s.m.cfg.Slots)), uint64(1)
+	if sum == 0 {
+		n = 0
+	}
+	for _, p := range sh.s.watch.list() {
+		for _, k := range sh.s.watch.members[p].work {
+			if k.Stage == sh.st.ref && k.Rate > 0 {
+				sum, n = sum+min(uint64(k.Rate), 1<<30), n+1
+			}
+		}
+	}
+	return sum / max(n, 1)
 }
 
 // take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces;
@@ -221,15 +239,16 @@ func (s *swarm) hand(sh *share, b standing, list []holding) {
 			recs = append(recs, *rec)
 		}
 	}
+	left := sh.backlog()
 	if s.stand.given == nil || len(s.stand.given) >= MaxStanding {
 		s.stand.given = map[protocol.PeerID]given{}
 	}
-	s.stand.given[b.from] = given{b.ID, recs}
+	s.stand.given[b.from] = given{b.ID, recs, left}
 	for i := range recs {
 		s.tellStates(b.from, &recs[i])
 	}
 	s.m.flushNews()
-	s.m.send(b.from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: recs})
+	s.m.send(b.from, &protocol.Grant{Job: s.id, Bid: b.ID, Segments: recs, Left: left})
 	s.link.next = min(s.link.next, s.m.now.Mono+s.m.cfg.Beat/10)
 	s.wakeAt(s.link.next)
 }

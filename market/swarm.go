@@ -397,6 +397,23 @@ func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
 	return list[:min(2, len(list))]
 }
 
+// judging tells whether this peer is one of the judges of p.
+func (s *swarm) judging(p protocol.PeerID) bool {
+	n := 0
+	for _, k := range s.ledger.inOrder(duty{"judge", p}) {
+		if k == p || !s.m.alive(k) {
+			continue
+		}
+		if k == s.m.self {
+			return true
+		}
+		if n++; n == 2 {
+			return false
+		}
+	}
+	return false
+}
+
 // inOrder are the live keepers, this peer included where it is one, in the rendezvous
 // order of a duty.
 func (s *swarm) inOrder(d duty) []protocol.PeerID {

@@ -158,7 +158,7 @@ func (s *swarm) stalled(v *View) string {
 	if s.link.trouble != "" {
 		return "stalled: this peer can't run its tasks: " + s.link.trouble
 	}
-	for _, p := range sortedKeys(s.watch.members) {
+	for _, p := range s.watch.list() {
 		if w := s.watch.members[p]; strings.HasPrefix(w.trouble, missingText) && s.m.up[p] {
 			return s.missingReason(w.trouble)
 		} else if w.trouble != "" && s.m.up[p] {

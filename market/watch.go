@@ -11,6 +11,7 @@ import (
 // watchState is what a keeper knows of the members: who lives and what they do.
 type watchState struct {
 	members  map[protocol.PeerID]*member
+	order    []protocol.PeerID                 // of the members; nil: to be made
 	holders  map[protocol.PeerID]time.Duration // since when this peer judges a holder
 	suspects map[protocol.PeerID]*suspect
 	excused  map[protocol.PeerID]bool // silent, but there when probed
@@ -44,12 +45,26 @@ type suspect struct {
 }
 
 func (w *watchState) init() {
-	w.members = map[protocol.PeerID]*member{}
+	w.members, w.order = map[protocol.PeerID]*member{}, nil
 	w.holders = map[protocol.PeerID]time.Duration{}
 	w.suspects = map[protocol.PeerID]*suspect{}
 	w.excused = map[protocol.PeerID]bool{}
 	w.named = map[protocol.PeerID]int{}
 	w.deaths = deathState{map[taskKey]int{}, map[taskKey]time.Duration{}}
+}
+
+// list is the members in order. It is not the caller's to change.
+func (w *watchState) list() []protocol.PeerID {
+	if w.order == nil {
+		w.order = sortedKeys(w.members)
+	}
+	return w.order
+}
+
+// forget drops a member.
+func (w *watchState) forget(p protocol.PeerID) {
+	delete(w.members, p)
+	w.order = nil
 }
 
 func (w *watchState) clear() {
@@ -66,7 +81,7 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 			s.forgetMember()
 		}
 		w = &member{doubt: never, lacks: never}
-		s.watch.members[p] = w
+		s.watch.members[p], s.watch.order = w, nil
 	}
 	w.seen = s.m.now.Mono
 	delete(s.watch.suspects, p)
@@ -77,12 +92,12 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 // forgetMember drops the member that was silent longest.
 func (s *swarm) forgetMember() {
 	var old protocol.PeerID
-	for _, p := range sortedKeys(s.watch.members) {
+	for _, p := range s.watch.list() {
 		if old == "" || s.watch.members[p].seen < s.watch.members[old].seen {
 			old = p
 		}
 	}
-	delete(s.watch.members, old)
+	s.watch.forget(old)
 }
 
 // beat takes a member's beat and tells it where it is wrong about what it holds.
@@ -161,32 +176,40 @@ func (s *swarm) putRight(p protocol.PeerID, st *stage, held []protocol.Held) (si
 // remindOf tells a member of what it holds and has not named for a while: a result, or that
 // it has passed the range on, has had time to come here by another keeper.
 func (s *swarm) remindOf(p protocol.PeerID, w *member, work []protocol.Work) {
-	var lacks []*protocol.Record
+	all := true
 	for _, st := range s.ledger.stages {
 		if st != nil {
-			lacks = append(lacks, st.unnamed(p, heldOf(work, st.ref))...)
+			held := heldOf(work, st.ref)
+			all = all && (len(held) >= protocol.MaxHeld || st.knows(p, held))
 		}
 	}
 	switch now := s.m.now.Mono; {
-	case len(lacks) == 0:
+	case all:
 		w.lacks = never
-		return
 	case w.lacks == never:
 		w.lacks = now
-		return
-	case now-w.lacks < s.m.spread():
-		return
+	case now-w.lacks >= s.m.spread():
+		w.lacks = now
+		s.remind(p, work)
 	}
-	w.lacks = s.m.now.Mono
-	for _, rec := range lacks {
-		s.m.tell(p, rec)
+}
+
+// remind tells a member of what it holds and does not name.
+func (s *swarm) remind(p protocol.PeerID, work []protocol.Work) {
+	for _, st := range s.ledger.stages {
+		if st == nil {
+			continue
+		}
+		for _, rec := range st.unnamed(p, heldOf(work, st.ref)) {
+			s.m.tell(p, rec)
+		}
 	}
 }
 
 // unnamed is the records by which p holds what is not in held, which it says it holds.
 func (s *stage) unnamed(p protocol.PeerID, held []protocol.Held) (list []*protocol.Record) {
-	if len(held) >= protocol.MaxHeld || s.knows(p, held) {
-		return nil
+	if len(held) >= protocol.MaxHeld {
+		return nil // and perhaps more
 	}
 	s.each(s.all(), func(r protocol.Range, c *cell) bool {
 		if c.done != nil || c.held == nil || s.holder(c) != p {
@@ -299,7 +322,7 @@ func (s *swarm) watchTick() {
 // count estimates how many members there are: each beats to two keepers.
 func (s *swarm) count() {
 	n := 0
-	for _, p := range sortedKeys(s.watch.members) {
+	for _, p := range s.watch.list() {
 		if w := s.watch.members[p]; w.work != nil && s.m.alive(p) {
 			n++
 		}
@@ -328,7 +351,7 @@ func (s *swarm) watchHolders() {
 	}
 	limit := time.Duration(s.m.cfg.Missed)*s.m.cfg.Beat + s.m.cfg.Beat/4
 	for _, h := range sortedKeys(holders) {
-		if !slices.Contains(s.judges(h), s.m.self) {
+		if !s.judging(h) {
 			delete(s.watch.holders, h)
 			continue
 		}
@@ -386,13 +409,7 @@ func (s *swarm) probed(p protocol.PeerID, alive bool) {
 		s.watch.excused[p] = true
 		s.watch.holders[p] = s.m.now.Mono
 		s.brief(p)
-		for _, st := range s.ledger.stages {
-			if st != nil {
-				for _, rec := range st.unnamed(p, nil) {
-					s.m.tell(p, rec)
-				}
-			}
-		}
+		s.remind(p, nil)
 		return
 	}
 	for _, k := range s.judges(p) {
@@ -438,7 +455,7 @@ func (s *swarm) condemn(p protocol.PeerID) {
 	delete(s.watch.excused, p)
 	delete(s.watch.holders, p)
 	w := s.watch.members[p]
-	delete(s.watch.members, p)
+	s.watch.forget(p)
 	if s.keep == nil || !s.acting() {
 		return
 	}

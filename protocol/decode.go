@@ -179,7 +179,7 @@ func (c Codec) signedFromWire(field protowire.Number, b []byte) (Message, error)
 		if len(w.Segments) > MaxGrant {
 			r.fail("grant: too many segments", ErrSize)
 		}
-		m = &Grant{Job: JobID(w.Job), Bid: sequenceFromWire(w.Bid), Segments: c.records(&r, "grant", w.Segments)}
+		m = &Grant{Job: JobID(w.Job), Bid: sequenceFromWire(w.Bid), Segments: c.records(&r, "grant", w.Segments), Left: w.Left}
 	case fieldJobs:
 		var w pb.Jobs
 		r.message(b, &w)

@@ -79,7 +79,7 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 		return fieldBid, &pb.Bid{Job: []byte(m.Job), Id: sequenceToWire(m.ID), Slots: m.Slots, Rate: uint64(m.Rate),
 			Memory: m.Memory, Groups: uint64(m.Groups), Stage: stageToWire(m.Stage), Drain: m.Drain}
 	case *Grant:
-		return fieldGrant, &pb.Grant{Job: []byte(m.Job), Bid: sequenceToWire(m.Bid), Segments: rawRecords(m.Segments)}
+		return fieldGrant, &pb.Grant{Job: []byte(m.Job), Bid: sequenceToWire(m.Bid), Segments: rawRecords(m.Segments), Left: m.Left}
 	case *Refusal:
 		return fieldRefusal, &pb.Refusal{Job: []byte(m.Job), Bid: sequenceToWire(m.Bid), Hints: hintsToWire(m.Hints)}
 	case *Beat:

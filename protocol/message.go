@@ -99,6 +99,7 @@ type Grant struct {
 	Job      JobID
 	Bid      Sequence
 	Segments []Record
+	Left     uint64 // tasks that the granter could give still
 }
 
 // Refusal answers a bid that the holder can't serve, with other holders it knows.

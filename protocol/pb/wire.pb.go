@@ -2508,6 +2508,7 @@ type Grant struct {
 	Job           []byte                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Bid           *Sequence              `protobuf:"bytes,2,opt,name=bid,proto3" json:"bid,omitempty"`
 	Segments      [][]byte               `protobuf:"bytes,3,rep,name=segments,proto3" json:"segments,omitempty"` // signed envelopes of Segment
+	Left          uint64                 `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2561,6 +2562,13 @@ func (x *Grant) GetSegments() [][]byte {
 		return x.Segments
 	}
 	return nil
+}
+
+func (x *Grant) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
 }
 
 type Refusal struct {
@@ -3821,11 +3829,12 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x06memory\x18\x05 \x01(\x04R\x06memory\x12\x16\n" +
 	"\x06groups\x18\x06 \x01(\x06R\x06groups\x12'\n" +
 	"\x05stage\x18\a \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x14\n" +
-	"\x05drain\x18\b \x01(\rR\x05drain\"Z\n" +
+	"\x05drain\x18\b \x01(\rR\x05drain\"n\n" +
 	"\x05Grant\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12#\n" +
 	"\x03bid\x18\x02 \x01(\v2\x11.mesh.v1.SequenceR\x03bid\x12\x1a\n" +
-	"\bsegments\x18\x03 \x03(\fR\bsegments\"e\n" +
+	"\bsegments\x18\x03 \x03(\fR\bsegments\x12\x12\n" +
+	"\x04left\x18\x04 \x01(\x04R\x04left\"e\n" +
 	"\aRefusal\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12#\n" +
 	"\x03bid\x18\x02 \x01(\v2\x11.mesh.v1.SequenceR\x03bid\x12#\n" +

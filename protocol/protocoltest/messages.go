@@ -78,7 +78,7 @@ func grant(t *rapid.T, job protocol.JobID) protocol.Message {
 		return sign(signer, &protocol.Segment{StageRef: Stage(t, job), Life: Life(t), Range: Range(t), Epoch: Epoch(t, 1),
 			Holder: Signer(4).ID(), Cause: protocol.CauseGrant, Replaced: signer.ID()})
 	}
-	return &protocol.Grant{Job: job, Bid: Sequence(t), Segments: append(list(t, 2, segment), segment())}
+	return &protocol.Grant{Job: job, Bid: Sequence(t), Segments: append(list(t, 2, segment), segment()), Left: rapid.Uint64().Draw(t, "left")}
 }
 
 func refusal(t *rapid.T, job protocol.JobID) protocol.Message {

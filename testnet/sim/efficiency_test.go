@@ -144,4 +144,7 @@ func TestBlockByBlock(t *testing.T) {
 	if seals < 10 {
 		t.Errorf("%d of 40 blocks are sealed where half of the tasks are done", seals)
 	}
+	if asked, grants := w.Counts["message: WorkRequest"], w.Counts["message: Grant"]; asked > grants*3/4 {
+		t.Errorf("a keeper is asked for work %d times, for %d grants: who has plenty was not asked again", asked, grants)
+	}
 }
