@@ -179,19 +179,44 @@ func canonicalOkExit(ok []int32) []int32 {
 	return sorted
 }
 
-// groups is the number of chunk groups that the stages make.
+// GroupBytes is the least size, in bytes, of a chunk group of the input: large enough that
+// a group is worth a Keep and a place in every peer's list, and small enough that a job of
+// a few GiB is spread evenly.
+const GroupBytes = 16 << 20
+
+// groups is the number of chunk groups that the input makes.
 func (m *Manifest) groups() int {
-	var blocks uint64 = 1
+	n := uint64(1)
 	for i := range m.Stages {
-		blocks = max(blocks, protocol.Blocks(m.Stages[i].Tasks))
+		if s := &m.Stages[i]; s.Source.Kind == SourceIndex {
+			n = max(n, min(s.Tasks, s.Source.Bytes/GroupBytes, protocol.MaxGroups))
+		}
 	}
-	return int(min(blocks, protocol.MaxGroups))
+	return int(n)
 }
 
-// GroupOf is the chunk group of a block's pages, and of input chunks whose first task
-// is in it.
-func (m *Manifest) GroupOf(b protocol.Block) int {
-	return int(uint64(b) % uint64(max(1, m.Groups)))
+// GroupOf is the chunk group of a task's input: tasks that read an index are cut into as
+// many runs as there are groups, as equal as can be. What the others read is of group 0,
+// as are programs, files and results.
+func (m *Manifest) GroupOf(stage protocol.StageIndex, t protocol.TaskIndex) int {
+	s := &m.Stages[stage]
+	if s.Source.Kind != SourceIndex || uint64(t) >= s.Tasks {
+		return 0
+	}
+	return int(uint64(t) * uint64(m.Groups) / s.Tasks)
+}
+
+// GroupTasks is the tasks of a stage whose input is of a chunk group.
+func (m *Manifest) GroupTasks(stage protocol.StageIndex, group int) protocol.Range {
+	s, g, n := &m.Stages[stage], uint64(group), uint64(max(1, m.Groups))
+	if s.Source.Kind != SourceIndex {
+		if group > 0 {
+			return protocol.Range{}
+		}
+		return protocol.Range{Hi: protocol.TaskIndex(s.Tasks)}
+	}
+	first := func(g uint64) protocol.TaskIndex { return protocol.TaskIndex((g*s.Tasks + n - 1) / n) }
+	return protocol.Range{Lo: first(g), Hi: first(g + 1)}
 }
 
 // OutputStage is the stage whose outputs are the job's: the last.

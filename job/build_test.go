@@ -119,13 +119,45 @@ func TestDeepestTree(t *testing.T) {
 }
 
 func TestGroups(t *testing.T) {
-	for n, want := range map[uint64]int{0: 1, 1: 1, 1024: 1, 1025: 2, 63 * 1024: 63, 64*1024 + 1: 64, 1 << 30: 64} {
-		m := build(t, arraySpec(t, n))
-		if m.Groups != want {
-			t.Errorf("%d tasks: %d groups, want %d", n, m.Groups, want)
+	for n := range uint64(5) {
+		if m := build(t, arraySpec(t, n<<20)); m.Groups != 1 {
+			t.Errorf("an array of %d tasks has %d groups, want 1", n<<20, m.Groups)
 		}
-		if g := m.GroupOf(protocol.Block(want)); g != 0 {
-			t.Errorf("%d tasks: block %d is in group %d, want 0", n, want, g)
+	}
+	for _, c := range []struct {
+		tasks, bytes uint64
+		want         int
+	}{
+		{0, 0, 1}, {1, 1 << 40, 1}, {100, GroupBytes, 1}, {100, 2*GroupBytes - 1, 1}, {100, 2 * GroupBytes, 2},
+		{3, 1 << 40, 3}, {65, 512 << 20, 32}, {1 << 30, 1 << 40, 64}, {1 << 30, 63 * GroupBytes, 63},
+	} {
+		s := fullSpec(t)
+		s.Input.Count, s.Input.Bytes = c.tasks, c.bytes
+		m := build(t, s)
+		if m.Groups != c.want {
+			t.Errorf("%d tasks of %d bytes: %d groups, want %d", c.tasks, c.bytes, m.Groups, c.want)
+		}
+		var next protocol.TaskIndex
+		for g := range m.Groups {
+			r := m.GroupTasks(0, g)
+			if r.Lo != next {
+				t.Errorf("%d tasks: group %d begins with %d, want %d", c.tasks, g, r.Lo, next)
+			}
+			next = r.Hi
+			if r.Lo < r.Hi && (m.GroupOf(0, r.Lo) != g || m.GroupOf(0, r.Hi-1) != g) {
+				t.Errorf("%d tasks: %v is not all of group %d", c.tasks, r, g)
+			}
+			if even := c.tasks / uint64(m.Groups); r.Len() != even && r.Len() != even+1 {
+				t.Errorf("%d tasks: group %d has %d", c.tasks, g, r.Len())
+			}
+		}
+		if uint64(next) != c.tasks {
+			t.Errorf("%d tasks: the groups end with %d", c.tasks, next)
+		}
+		for stage := range m.Stages[1:] {
+			if r := m.GroupTasks(protocol.StageIndex(stage+1), 0); r.Len() != m.Stages[stage+1].Tasks {
+				t.Errorf("stage %d: %v is of group 0", stage+1, r)
+			}
 		}
 	}
 }

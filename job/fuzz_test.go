@@ -46,8 +46,11 @@ func FuzzManifest(f *testing.F) {
 			return
 		}
 		valid := m.Validate() == nil
-		m.GroupOf(7)
 		m.OutputStage()
+		for stage := range m.Stages {
+			m.GroupOf(protocol.StageIndex(stage), 7)
+			m.GroupTasks(protocol.StageIndex(stage), 3)
+		}
 		for stage := range protocol.StageIndex(len(m.Stages) + 1) {
 			for _, e := range []Entry{{}, {Root: rawCID(t, "x"), Name: "a/b"}, {Line: "a b c"}} {
 				_, _ = m.Task(stage, 0, e)

@@ -123,18 +123,15 @@ func (x *Index) Block(b protocol.Block) ([]Entry, error) {
 	return block.entries, err
 }
 
-// Chunks is the CIDs of the index's own chunks that are of the block's chunk group: the
-// block, its parts, and those above it whose first block it is; parents come first.
+// Chunks is the CIDs of the index's own chunks on the way to the entries of a block: its
+// root, the node above the block where there is one, the block and its parts.
 func (x *Index) Chunks(b protocol.Block) ([]cid.Cid, error) {
 	block, err := x.load(b)
 	if err != nil {
 		return nil, err
 	}
-	var chunks []cid.Cid
-	if b == 0 {
-		chunks = append(chunks, x.root)
-	}
-	if x.nodes() && b%protocol.BlockSize == 0 {
+	chunks := []cid.Cid{x.root}
+	if x.nodes() {
 		chunks = append(chunks, cid.Cid(x.wire.Children[b/protocol.BlockSize]))
 	}
 	return append(chunks, block.chunks...), nil

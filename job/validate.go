@@ -73,8 +73,8 @@ func (m *Manifest) validateTimes(f *faults) {
 }
 
 func (m *Manifest) validatePolicy(f *faults) {
-	f.unless(m.Groups == m.groups(), "Groups", "use Build", "is %d, must be %d: the blocks of the largest stage, 1 to %d",
-		m.Groups, m.groups(), protocol.MaxGroups)
+	f.unless(m.Groups == m.groups(), "Groups", "use Build", "is %d, must be %d: one for every %d bytes of input, but no more than tasks, 1 to %d",
+		m.Groups, m.groups(), GroupBytes, protocol.MaxGroups)
 	f.unless(m.Replicas >= 0 && m.Replicas <= MaxReplicas, "Replicas", "choose --replicas in that range",
 		"is %d, must be from 0 to %d", m.Replicas, MaxReplicas)
 	f.unless(m.Retries >= 0 && m.Retries <= MaxRetries, "Retries", "choose --retries in that range",

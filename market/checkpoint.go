@@ -255,12 +255,9 @@ func (s *swarm) dropStates(list ...cid.Cid) {
 	}
 	for _, state := range list {
 		if !needed[key(state)] {
-			s.m.drop(s.id, state)
+			s.m.drop(Drop{Job: s.id, Root: state})
 		}
 	}
 }
 
-// drop says that a file, or with cid.Undef everything, need not be kept for a job.
-func (m *Machine) drop(id protocol.JobID, root cid.Cid) {
-	m.out.Drop = append(m.out.Drop, Drop{id, root})
-}
+func (m *Machine) drop(d Drop) { m.out.Drop = append(m.out.Drop, d) }

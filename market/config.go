@@ -148,8 +148,9 @@ const (
 	// MaxFinals bounds the final states of jobs that were let go of, at most 600 bytes each
 	// with the owner's order: 40 MiB.
 	MaxFinals = 16 * MaxJobs
-	// MaxKeeps bounds the Keeps of a job: keepers are R + 1, renewed and replaced.
-	MaxKeeps = 256
+	// MaxKeeps bounds the Keeps of a job, 250 bytes each: 64 chunk groups with three peers
+	// each, all replaced four times, and some more.
+	MaxKeeps = 1024
 	// MaxMembers bounds the members that a keeper follows.
 	MaxMembers = 4096
 	// MaxStanding bounds the bids that stand at a holder, for one job.

@@ -21,7 +21,7 @@ type mendState struct {
 // damaged has a keeper look after everything that it keeps.
 func (s *swarm) damaged() {
 	s.damages++
-	if s.keep == nil || s.state != protocol.JobRunning && s.state != protocol.JobDone {
+	if s.duty() == 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
 	for _, k := range sortedKeys(s.store.pages) {
@@ -35,7 +35,7 @@ func (s *swarm) damaged() {
 			s.fetchSeal(&rec, b) // its own, too
 		}
 	}
-	s.store.mend.due = s.full(s.m.self)
+	s.store.mend.due = s.groupsOf(s.m.self) != 0
 	s.mendTick()
 	s.wakeAt(s.m.now.Mono)
 }
@@ -52,8 +52,8 @@ func (s *swarm) mendTick() {
 	}
 	d.fetch = true
 	damages := s.damages
-	groups := s.keep.Body.(*protocol.Keep).Groups
-	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: s.reachable(nil)}, func(f Fetched) {
+	groups := s.groupsOf(s.m.self)
+	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, Kept: true, From: s.keepSources("", groups)}, func(f Fetched) {
 		d.fetch = false
 		switch {
 		case f.Err != nil:

@@ -31,8 +31,9 @@
 // Memory come in with the Config. It does not hold back what goes to a peer that is slow:
 // the driver bounds its queues, and may lose whole messages.
 //
-// A Keep is for all chunk groups of the job or for the ledger alone: of a last survivor,
-// and of a peer for as long as it still fetches the chunks.
+// A Keep with chunk group 0 is a keeper's: ledger, programs, files, results and a part of the
+// input. One for the ledger alone is that of a last survivor, and of a peer for as long as it
+// still fetches the chunks. One of other groups is for input, and its signer no keeper.
 //
 // # Use
 //
@@ -110,7 +111,10 @@
 // to the records that differ), stores pages with their outputs and gives
 // receipts, answers who looks for work, watches holders that are its to judge, releases for
 // those that are gone, and seals blocks. The first live keeper invites others while they
-// are too few.
+// are too few, of every chunk group.
+//
+// Who keeps groups of the input alone (groups.go) has nothing to do but to have them. It calls
+// the keepers now and then, so that it hears of the job's end.
 //
 // A member takes part without keeping. It knows the manifest, the control records, the
 // Keeps, and the segments that concern it. It beats to its links: the first two live keepers
@@ -151,7 +155,7 @@
 // The parts of it in code: stand.go serves bids, seek.go makes them, and hints.go tells where to; share.go runs what is
 // held; backup.go gives copies of what would end last; pages.go takes results to Done;
 // store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
-// more, and damage.go brings back what a keeper's disk has spoilt; unkeep.go takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
+// more, and damage.go brings back what a keeper's disk has spoilt; keeper.go invites and is invited, groups.go says whom to what; unkeep.go takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
 // to whom and when; watch.go releases for another; adopt.go adopts; checkpoint.go takes states
 // to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
 //
@@ -210,13 +214,13 @@
 //	Lost           nobody serves results; then their tasks run again
 //	Orphan         a member reaches no keeper, until it becomes one; a task that may kill its host waits
 //	               for its holder's word, once that is gone
-//	Hysteresis     keepers of an accepted job must be too few before one is invited
+//	Hysteresis     keepers of a group of an accepted job must be too few before one is invited, or too many before one goes
 //	Exchange       between two digests to another keeper; eight times that while the ledger changes
 //	NewsTime       between two News to a neighbour, beyond NewsBurst of them, that nobody waits for;
 //	               longer in a large swarm
 //	StoredTime     a keeper's word of what it has stored waits for more of a block that is not complete
 //	Listen         at most, after a start or a gap, before the peer acts unheard
-//	Reannounce     keepers share one announcement of an open job
+//	Reannounce     keepers share one announcement of an open job; who keeps input calls them
 //	Poll           a peer without work asks a neighbour for open jobs
 //
 // After a start or a Gap a peer listens: it runs what it holds and takes results to pages,

@@ -55,6 +55,8 @@ type Fetched struct {
 	Err  error
 	Job  *job.Signed // of a FetchManifest
 	Data []byte      // of a FetchPage or LoadPage: the page
+
+	Groups protocol.GroupSet // of a FetchJob with Err: the groups that are here as a whole all the same
 }
 
 // Ended is how a Run ended. Exactly one Ended answers every Run, stopped ones included.
@@ -212,11 +214,12 @@ type Run struct {
 	Alone   bool              // nothing else is run meanwhile: it may be what killed a peer
 }
 
-// Drop says what need not be kept for a job any longer: the file Root or, where that is
-// cid.Undef, everything.
+// Drop says what need not be kept for a job any longer: the file Root, the chunk Groups or,
+// where there is neither, everything.
 type Drop struct {
-	Job  protocol.JobID
-	Root cid.Cid
+	Job    protocol.JobID
+	Root   cid.Cid
+	Groups protocol.GroupSet // what FetchJob brought for each alone; with group 0 results go too
 }
 
 // FetchKind says what a Fetch is to bring into the local store.
@@ -224,7 +227,7 @@ type FetchKind uint8
 
 const (
 	FetchManifest FetchKind = 1 // the job's manifest, checked
-	FetchJob      FetchKind = 2 // manifest, program, files, and the input of the groups
+	FetchJob      FetchKind = 2 // the manifest, the input of the groups and, with group 0, programs and files; a group as a whole, or not at all
 	FetchPage     FetchKind = 3 // the page Root and every output that it names
 	FetchSeal     FetchKind = 4 // the leaf or node Root, its packs and outputs (not its children's)
 	LoadPage      FetchKind = 5 // the page Root alone
@@ -240,6 +243,7 @@ type Fetch struct {
 	Job    protocol.JobID
 	Signed *job.Signed // FetchJob
 	Groups protocol.GroupSet
+	Kept   bool // FetchJob: this peer has signed for the groups, so none is given back for want of room
 	Root   cid.Cid
 	Roots  []cid.Cid
 	Limit  uint64 // FetchOutputs: bytes at most, or the fetch fails; 0: none but the quota

@@ -9,47 +9,64 @@ import (
 
 // inviteState is how a keeper sees to it that there are enough of them.
 type inviteState struct {
-	asked    map[protocol.PeerID]time.Duration // invited, and when last heard of
+	asked    map[protocol.PeerID]invitation
 	refused  map[protocol.PeerID]time.Duration // not asked again before then
-	few      time.Duration                     // since when there are too few; never: enough
+	few      [protocol.MaxGroups]time.Duration // since when a group has too few; never: enough
 	accepted bool                              // there were enough once
-	fetching bool                              // what this peer is invited to keep is on its way
+	coming   protocol.GroupSet                 // what this peer is invited to keep and is on its way
+	ledger   time.Duration                     // when it has taken so long that this peer keeps the ledger and pages meanwhile
 	signing  bool                              // this peer's own Keep is being made
 	progress []protocol.PeerID
 	next     time.Duration // when the inviters are told that it still is
-	ledger   time.Duration // when it has taken so long that this peer keeps the ledger and pages meanwhile
+}
+
+// invitation is what a candidate was asked to keep, and when it was last heard of.
+type invitation struct {
+	at     time.Duration
+	groups protocol.GroupSet
 }
 
 func (v *inviteState) init() {
-	v.asked = map[protocol.PeerID]time.Duration{}
+	v.asked = map[protocol.PeerID]invitation{}
 	v.refused = map[protocol.PeerID]time.Duration{}
-	v.few = never
+	for g := range v.few {
+		v.few[g] = never
+	}
 }
 
-// keepNow signs this peer's Keep: everything it promises is in the store.
-func (s *swarm) keepNow(groups protocol.GroupSet) {
+// keepNow signs this peer's Keep, and tells who waits for it: everything it promises is in
+// the store.
+func (s *swarm) keepNow(groups protocol.GroupSet, told ...protocol.PeerID) {
 	s.m.out.Sync = true
 	s.invite.signing = true
 	defer func() { s.invite.signing = false }()
-	if rec := s.sign(&protocol.Keep{Job: s.id, Groups: groups, Sequence: s.m.sequence()}); rec != nil {
-		s.keep = rec
+	rec := s.sign(&protocol.Keep{Job: s.id, Groups: groups, Sequence: s.m.sequence()})
+	if rec == nil {
+		return
+	}
+	if s.keep != nil {
 		s.pass(rec, s.m.self)
+	}
+	for _, p := range told {
+		s.m.tell(p, rec)
 	}
 }
 
 // keepLearned looks at what a new keeper means: it may be one that was invited, and it
 // has to be told what is known here.
 func (s *swarm) keepLearned(rec *protocol.Record) {
-	if rec.Body.(*protocol.Keep).Groups != 0 {
-		delete(s.invite.asked, rec.Signer)
-	}
+	b := rec.Body.(*protocol.Keep)
+	s.comes(rec.Signer, b.Groups)
 	if rec.Signer == s.m.self {
-		if known := s.keep != nil || s.invite.signing; !known { // forgotten, as by a journal from a backup
+		if !s.invite.signing { // forgotten, as by a journal from a backup
 			s.m.fetch(Fetch{
-				Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: rec.Body.(*protocol.Keep).Groups, From: s.sources(),
+				Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: b.Groups, Kept: true, From: s.keepSources("", b.Groups),
 			}, func(Fetched) { s.m.out.Sync = true })
 		}
-		s.keep = rec
+		if s.keep = s.ledger.keepOf(s.m.self); s.keep == nil {
+			s.call()
+			return
+		}
 		s.takeStock()
 		for _, sh := range s.shares {
 			if sh != nil {
@@ -63,32 +80,38 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 		}
 		return
 	}
-	if s.keep != nil {
+	if s.keep != nil && !ofInput(rec) {
 		s.m.sendRecords(rec.Signer, s.id, s.ledger.records())
 		s.tellStored(rec.Signer)
 	}
 	s.settleAccepted()
 }
 
+// comes takes from what a candidate was asked to keep what it has signed for. A Keep of the
+// ledger alone is the beginning.
+func (s *swarm) comes(p protocol.PeerID, groups protocol.GroupSet) {
+	q := s.invite.asked[p]
+	if q.groups &^= groups; q.groups == 0 {
+		delete(s.invite.asked, p)
+	} else {
+		s.invite.asked[p] = q
+	}
+}
+
 // wanted is the number of keepers that there should be, the submitter's peer included.
 func (s *swarm) wanted() int { return s.manifest().Replicas + 1 }
 
-// settleAccepted notes when the job is with as many keepers as its manifest asks for:
-// R beside the submitter's peer.
+// settleAccepted notes when the job is with as many keepers as its manifest asks for: of
+// every group R beside the submitter's peer.
 func (s *swarm) settleAccepted() {
-	n := 0
-	for _, k := range s.ledger.keepers() {
-		if k != s.manifest().Submitter && s.ledger.keepOf(k).Body.(*protocol.Keep).Groups != 0 {
-			n++
-		}
+	if s.invite.accepted || s.least(s.copies(func(protocol.PeerID) bool { return true })) < s.manifest().Replicas {
+		return
 	}
-	if n >= s.manifest().Replicas && !s.invite.accepted {
-		s.invite.accepted = true
-		s.m.changed(s.id)
-		if s.keep != nil && s.manifest().Submitter == s.m.self {
-			s.spread = s.m.now.Mono // who joins when this peer is gone finds the other keepers
-			s.wakeAt(s.spread)
-		}
+	s.invite.accepted = true
+	s.m.changed(s.id)
+	if s.keep != nil && s.manifest().Submitter == s.m.self {
+		s.spread = s.m.now.Mono // who joins when this peer is gone finds the other keepers
+		s.wakeAt(s.spread)
 	}
 }
 
@@ -102,20 +125,15 @@ func (s *swarm) inviteTick() {
 	}
 	s.settleAccepted()
 	live := s.liveFull()
-	need := s.wanted() - len(live)
 	if len(live) == 0 {
 		live = s.live() // survivors, who look for the chunks
-		need = s.wanted() - len(live)
 	}
-	if s.out.crowded && s.holders() == 0 {
-		need = max(need, 1) // in the place of this peer
+	need, few := s.lacking(len(live))
+	if s.out.crowded && s.heldBy(group0) == 0 { // in the place of this peer
+		need[0], few = max(need[0], 1), few|group0
 	}
-	if need <= 0 {
-		s.invite.few = never
+	if few == 0 {
 		return
-	}
-	if s.invite.few == never {
-		s.invite.few = now
 	}
 	first := ranked("invite", s.id, 0, live)[0]
 	if sub := s.manifest().Submitter; (sub == s.m.self || s.m.up[sub]) && !s.hasLeft(sub) {
@@ -124,46 +142,18 @@ func (s *swarm) inviteTick() {
 	if first != s.m.self {
 		return
 	}
-	if s.invite.accepted && !s.m.leaving && !s.out.crowded && now < s.invite.few+s.m.cfg.Hysteresis {
-		s.wakeAt(s.invite.few + s.m.cfg.Hysteresis)
-		return
+	if s.invite.accepted && !s.m.leaving && !s.out.crowded {
+		each(few, func(g int) {
+			if due := s.invite.few[g] + s.m.cfg.Hysteresis; now < due {
+				s.wakeAt(due)
+				need[g] = 0
+				few &^= group0 << g
+			}
+		})
 	}
-	for _, p := range sortedKeys(s.invite.asked) {
-		at := s.invite.asked[p]
-		if !s.m.up[p] || now >= at+s.m.cfg.KeepWait {
-			delete(s.invite.asked, p)
-			s.notBefore(p, s.m.cfg.KeepWait)
-			continue
-		}
-		need--
-		s.wakeAt(at + s.m.cfg.KeepWait)
+	if few != 0 {
+		s.place(need)
 	}
-	for _, p := range s.candidates() {
-		if need <= 0 {
-			return
-		}
-		need--
-		s.invite.asked[p] = now
-		s.wakeIn(s.m.cfg.KeepWait)
-		s.m.send(p, &protocol.KeepRequest{Job: s.id, Groups: protocol.AllGroups(s.manifest().Groups)})
-	}
-}
-
-// candidates are the connected peers that could be keepers, in their rendezvous order.
-func (s *swarm) candidates() []protocol.PeerID {
-	var list []protocol.PeerID
-	for _, p := range sortedKeys(s.m.up) {
-		if _, asked := s.invite.asked[p]; asked || s.full(p) {
-			continue
-		}
-		if until, refused := s.invite.refused[p]; refused && s.m.now.Mono < until {
-			s.wakeAt(until)
-			continue
-		}
-		delete(s.invite.refused, p)
-		list = append(list, p)
-	}
-	return ranked("keep", s.id, 0, list)
 }
 
 // keepRequest is an invitation to keep a job.
@@ -201,66 +191,90 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "this peer has no room for it"})
 		return
 	}
-	if s.keep != nil && s.keep.Body.(*protocol.Keep).Groups != 0 {
-		s.m.tell(from, s.keep)
+	groups &= s.allGroups()
+	want := groups &^ s.groupsOf(s.m.self)
+	if want == 0 {
+		for _, k := range sorted(s.ledger.keeps) {
+			if left, _ := s.ledger.left(k); k.Signer == s.m.self && left&groups != 0 {
+				s.m.tell(from, k)
+			}
+		}
 		return
 	}
-	s.hear([]protocol.PeerID{from})
+	if from != s.m.self {
+		s.hear([]protocol.PeerID{from})
+	}
 	s.m.send(from, &protocol.KeepAnswer{Job: s.id, Accepted: true})
 	if !slices.Contains(s.invite.progress, from) && len(s.invite.progress) < protocol.MaxHints {
 		s.invite.progress = append(s.invite.progress, from)
 	}
-	if s.invite.fetching {
-		return
+	if s.invite.coming != 0 {
+		return // who asks for more asks again
 	}
-	s.invite.fetching = true
+	s.invite.coming = want
 	s.invite.next = s.m.now.Mono + s.m.cfg.KeepWait/3
 	s.invite.ledger = s.m.now.Mono + s.m.cfg.Step
 	s.wakeAt(min(s.invite.next, s.invite.ledger))
-	s.bringKept(from, groups)
+	s.bring(s.keepSources(from, want))
 }
 
-// bringKept brings what a peer that is invited is to keep, and has it sign.
-func (s *swarm) bringKept(from protocol.PeerID, groups protocol.GroupSet) {
-	inviters, damages := s.reachable([]protocol.PeerID{from}), s.damages
-	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: groups, From: inviters}, func(f Fetched) {
-		if f.Err == nil && damages != s.damages {
-			s.bringKept(from, groups)
+// bring fetches what this peer is to keep. It may have room for some of it only.
+func (s *swarm) bring(from []protocol.PeerID) {
+	want, damages := s.invite.coming, s.damages
+	s.m.fetch(Fetch{Kind: FetchJob, Job: s.id, Signed: s.ledger.job, Groups: want, From: from}, func(f Fetched) {
+		if damages != s.damages && (f.Err == nil || f.Groups != 0) {
+			s.bring(from)
 			return
 		}
-		s.invite.fetching = false
+		s.invite.coming = 0
 		if !s.running() && s.state != protocol.JobDone {
 			return
 		}
+		got := want
 		if f.Err != nil {
-			for _, p := range s.invite.progress {
-				s.m.send(p, &protocol.KeepAnswer{Job: s.id, Reason: "its chunks can't be stored here"})
-			}
-			s.invite.progress = nil
+			got &= f.Groups
+		}
+		if more := s.keepSources("", want); got == 0 && slices.ContainsFunc(more, func(p protocol.PeerID) bool { return !slices.Contains(from, p) }) {
+			s.invite.coming = want
+			s.bring(append(from, more...)) // whose Keeps have come meanwhile
 			return
 		}
-		s.keepNow(groups)
 		for _, p := range s.invite.progress {
-			s.m.tell(p, s.keep)
+			if f.Err != nil {
+				s.m.send(p, &protocol.KeepAnswer{Job: s.id, Reason: "its chunks can't be stored here"})
+			}
+			if f.Err != nil && p == s.m.self {
+				s.notBefore(p, s.m.cfg.Hysteresis)
+			}
+		}
+		if got != 0 {
+			s.keepNow(got, s.invite.progress...)
 		}
 		s.invite.progress = nil
 	})
 }
 
+// keepSources are the peers to ask for what this one is to keep: who invites it, the others
+// that keep the groups, the keepers.
+func (s *swarm) keepSources(from protocol.PeerID, groups protocol.GroupSet) []protocol.PeerID {
+	list := s.holders(groups)
+	if from != "" {
+		list = append([]protocol.PeerID{from}, list...)
+	}
+	return s.reachable(list)
+}
+
 // stillFetching keeps an invitation alive while its chunks are on their way. Where they take longer than a moment, the peer
 // keeps the ledger and the pages from now on: results need not wait for the input to be copied.
 func (s *swarm) stillFetching() {
-	if !s.invite.fetching {
+	if s.invite.coming == 0 {
 		return
 	}
-	if s.keep == nil && s.running() {
+	if s.keep == nil && s.running() && s.invite.coming.Has(0) {
 		if s.m.now.Mono < s.invite.ledger {
 			s.wakeAt(s.invite.ledger)
 		} else {
-			s.keepNow(0)
-			for _, p := range s.invite.progress {
-				s.m.tell(p, s.keep)
-			}
+			s.keepNow(0, s.invite.progress...)
 		}
 	}
 	if s.m.now.Mono >= s.invite.next {
@@ -275,14 +289,16 @@ func (s *swarm) stillFetching() {
 // keepAnswer hears of a candidate.
 func (s *swarm) keepAnswer(from protocol.PeerID, a *protocol.KeepAnswer) {
 	if a.Holds {
-		s.confirmed(from)
+		s.confirmed(from, a.Groups)
 		return
 	}
-	if _, asked := s.invite.asked[from]; !asked {
+	q, asked := s.invite.asked[from]
+	if !asked {
 		return
 	}
 	if a.Accepted {
-		s.invite.asked[from] = s.m.now.Mono
+		q.at = s.m.now.Mono
+		s.invite.asked[from] = q
 		return
 	}
 	delete(s.invite.asked, from)

@@ -46,25 +46,28 @@ func putKeep(set map[protocol.Hash]*protocol.Record, rec *protocol.Record) bool 
 	return last != rec
 }
 
-// revoked tells whether a Keep was taken back for all its groups.
-func (l *ledger) revoked(keep *protocol.Record) bool {
-	left := keep.Body.(*protocol.Keep).Groups
-	hit := false
+// left is what remains of a Keep after the Unkeeps that name it: the groups, and whether it
+// is for the ledger, as one with group 0 or with none is.
+func (l *ledger) left(keep *protocol.Record) (groups protocol.GroupSet, ledger bool) {
+	whole := keep.Body.(*protocol.Keep).Groups
+	groups, ledger = whole, whole == 0
 	for _, u := range l.unkeeps {
 		if b := u.Body.(*protocol.Unkeep); b.Keep == keep.Hash {
-			left &^= b.Groups
-			hit = true
+			groups &^= b.Groups
+			ledger = false
 		}
 	}
-	return hit && left == 0
+	return groups, ledger || groups.Has(0)
 }
 
 // roster is who keeps a job: derived from its Keeps and Unkeeps, made anew when one is
 // learned, and never changed.
 type roster struct {
-	peers  []protocol.PeerID // in order
-	keep   map[protocol.PeerID]*protocol.Record
-	orders map[duty][]protocol.PeerID // the peers in the rendezvous orders that were asked for
+	peers  []protocol.PeerID                     // who keep the ledger, in order
+	keep   map[protocol.PeerID]*protocol.Record  // theirs that counts
+	groups map[protocol.PeerID]protocol.GroupSet // who keeps which chunk groups; nobody none
+	stores []protocol.PeerID                     // the peers of groups, in order
+	orders map[duty][]protocol.PeerID            // the peers in the rendezvous orders that were asked for
 }
 
 // duty is what a rendezvous order of keepers is for: something that they do for a peer.
@@ -77,31 +80,35 @@ type duty struct {
 const maxOrders = 2 * MaxMembers
 
 // roster is made when it is asked for after a Keep or an Unkeep. Of several Keeps of a
-// peer that are not revoked as a whole that with the most groups counts, then the lowest
-// hash.
+// peer for the ledger that with the most groups counts, then the lowest hash; the groups
+// are those of all.
 func (l *ledger) roster() *roster {
 	if l.kept != nil {
 		return l.kept
 	}
-	r := &roster{keep: map[protocol.PeerID]*protocol.Record{}, orders: map[duty][]protocol.PeerID{}}
+	r := &roster{
+		keep: map[protocol.PeerID]*protocol.Record{}, groups: map[protocol.PeerID]protocol.GroupSet{},
+		orders: map[duty][]protocol.PeerID{},
+	}
 	for _, k := range sorted(l.keeps) {
-		if l.revoked(k) {
-			continue
+		groups, ledger := l.left(k)
+		if groups != 0 {
+			r.groups[k.Signer] |= groups
 		}
 		old := r.keep[k.Signer]
-		if old == nil || k.Body.(*protocol.Keep).Groups.Len() > old.Body.(*protocol.Keep).Groups.Len() {
+		if ledger && (old == nil || k.Body.(*protocol.Keep).Groups.Len() > old.Body.(*protocol.Keep).Groups.Len()) {
 			r.keep[k.Signer] = k
 		}
 	}
-	r.peers = sortedKeys(r.keep)
+	r.peers, r.stores = sortedKeys(r.keep), sortedKeys(r.groups)
 	l.kept = r
 	return r
 }
 
-// keepers are the peers with a Keep that they have not revoked as a whole, in order.
+// keepers are the peers with a Keep of the ledger that they have not taken back, in order.
 func (l *ledger) keepers() []protocol.PeerID { return l.roster().peers }
 
-// keepOf is the Keep of p that counts; nil: p is no keeper.
+// keepOf is the Keep of p that counts; nil: p does not keep the ledger.
 func (l *ledger) keepOf(p protocol.PeerID) *protocol.Record { return l.roster().keep[p] }
 
 // inOrder is the keepers in the rendezvous order of a duty.

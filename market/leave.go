@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/protocol"
-	"github.com/ipfs/go-cid"
 )
 
 // leave hands back everything: meshd is going down. What is finished is put into pages,
@@ -109,7 +108,7 @@ func (s *swarm) orphanTick() {
 	}
 	s.keepNow(0)
 	for _, p := range sortedKeys(s.m.up) {
-		s.invited(p, protocol.AllGroups(s.manifest().Groups))
+		s.invited(p, group0)
 		return
 	}
 }
@@ -196,6 +195,7 @@ func (m *Machine) sweep() {
 			m.retire(s)
 		default:
 			s.inviteTick() // results have their replicas until they go
+			s.callTick()
 			s.surplusTick()
 			s.lostTick()
 			s.orderTick()
@@ -221,7 +221,7 @@ func (m *Machine) retire(s *swarm) {
 	}
 	m.finals[s.id] = f
 	m.persist(EntryFinal, s.id, f.encode())
-	m.drop(s.id, cid.Undef)
+	m.drop(Drop{Job: s.id})
 	m.changed(s.id)
 }
 

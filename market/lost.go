@@ -200,10 +200,10 @@ func (l *ledger) mending() bool {
 // missingText is how a peer says which chunk it lacks.
 const missingText = "nobody serves chunk "
 
-// missingReason adds who had a chunk: the keepers that are out of reach.
+// missingReason adds who had a chunk: the keepers of any part that are out of reach.
 func (s *swarm) missingReason(text string) string {
 	var last []string
-	for _, k := range s.keepers() {
+	for _, k := range s.everybody() {
 		if k != s.m.self && !s.m.up[k] {
 			last = append(last, k.String())
 		}

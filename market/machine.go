@@ -250,7 +250,11 @@ const forgetDown = 30 * time.Second
 // lookFor probes the keepers of a running job that are out of reach: one that is found is
 // connected to by that.
 func (s *swarm) lookFor() {
-	for _, k := range s.keepers() {
+	list := s.keepers()
+	if s.keep != nil {
+		list = s.everybody()
+	}
+	for _, k := range list {
 		if since, gone := s.m.down[k]; gone && !s.m.up[k] && s.m.now.Mono-since >= forgetDown {
 			s.m.down[k] = s.m.now.Mono
 			s.m.out.Probe = append(s.m.out.Probe, k)

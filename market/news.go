@@ -175,7 +175,11 @@ func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
 	for _, p := range s.concerned(rec) {
 		if p != from && !s.isKeeper(p) {
 			s.tellStates(p, rec)
-			s.m.tell(p, rec)
+			if ofInput(rec) {
+				s.m.tellSoon(p, rec)
+			} else {
+				s.m.tell(p, rec)
+			}
 		}
 	}
 	if b, ok := rec.Body.(*protocol.Segment); ok && b.Cause == protocol.CauseGrant && !s.isKeeper(b.Holder) {
@@ -187,12 +191,14 @@ func (s *swarm) pass(rec *protocol.Record, from protocol.PeerID) {
 // the seal does. It is a small part of a block's tasks.
 const fewLeft = protocol.BlockSize / 16
 
-// pressing tells whether somebody waits for a record: all but grants, checkpoints, and
-// results that are neither among the last of a block nor of the work of this peer.
+// pressing tells whether somebody waits for a record: all but grants, checkpoints, what a
+// keeper hears of who keeps the input, and results that are neither among the last of a block nor of the work of this peer.
 func (s *swarm) pressing(rec *protocol.Record) bool {
 	switch b := rec.Body.(type) {
 	case *protocol.Checkpoint:
 		return s.m.leaving
+	case *protocol.Keep, *protocol.Unkeep:
+		return s.keep == nil || !ofInput(rec)
 	case *protocol.Segment:
 		return s.m.leaving || b.Cause != protocol.CauseGrant
 	case *protocol.Done:

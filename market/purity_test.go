@@ -39,7 +39,10 @@ var allowedTime = map[string]bool{
 // unordered is the functions that may range over a map, or take its keys, with the
 // reason why the order in which they come does not show.
 var unordered = map[string]string{
-	"ledger.revoked":     "taking bits away commutes",
+	"ledger.left":        "taking bits away commutes",
+	"swarm.takenBack":    "setting bits commutes",
+	"swarm.confirmedBy":  "what is added up is whole numbers",
+	"swarm.loads":        "what is added up is whole numbers, by peer",
 	"Machine.hungry":     "the least of all is kept",
 	"Machine.newsDue":    "the least of all is kept",
 	"share.tail":         "the greatest of all is kept",

@@ -75,7 +75,7 @@ func (m *Machine) Entries() []Entry {
 // asking for it: what is there comes at once.
 func (s *swarm) restored() {
 	s.keep = s.ledger.keepOf(s.m.self)
-	s.out.going = s.hasLeft(s.m.self)
+	s.out.going = s.takenBack()
 	s.version = ^uint64(0)
 	for i := range s.ledger.stages {
 		s.touchStage(protocol.StageIndex(i))

@@ -24,7 +24,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //
 //	peers N [slots=S]                the next peers of a, b, c ..., not connected
 //	up P Q | up all, down P Q        connections come and go
-//	submit P tasks=N [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [timeout=D] [keep=D] [mesh=M]
+//	submit P tasks=N [input=MiB] [replicas=R] [retries=K] [reduce] [fanin=K] [keepgoing] [timeout=D] [keep=D] [mesh=M]
 //	gossip                           announcements reach the neighbours; nogossip: nobody
 //	deliver|drop [from=P] [to=P] [kind=K]   the messages on their way; deliver all: until there are none
 //	again [from=P] [to=P] [kind=K]   the last such message that was sent comes once more
@@ -33,7 +33,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into tes
 //	end P task=I, fail P task=I, release P task=I [missing]    [stage=S]
 //	tick D                           time passes: who wants to be woken is
 //	run D [noend], finish D          everything happens for a while (tasks do not end); until no peer has the job running
-//	crash P, start P, gap P, leave P [forgood], full P (has no room to keep a job), rot P (its blocks are gone)
+//	crash P, start P, gap P, leave P [forgood], full P [groups=N] (has no room to keep a job, or for N groups), rot P (its blocks are gone)
 //	handover P [none]                it has no room for the last job; or has again
 //	damaged P                        it learns that chunks of its jobs are bad
 //	died P task=I,J... [alone]       after a start: they were running here when P crashed
@@ -204,7 +204,7 @@ func (w *script) setUp(command string, l *line) bool {
 	case "start":
 		w.start(l.peersOf()[0])
 	case "full":
-		l.peersOf()[0].noRoom = true
+		l.peersOf()[0].room = l.number("groups", 0)
 	case "rot":
 		for _, p := range l.peersOf() {
 			clear(p.blocks)
@@ -230,6 +230,9 @@ func (w *script) submit(l *line) {
 		if l.named["keep"] != "" {
 			s.Retention = l.duration(l.named["keep"])
 		}
+		if mib := l.number("input", 0); mib > 0 {
+			s.Input, s.Array = job.Input{Root: testCID(cid.DagCBOR, "index"), Count: s.Array, Bytes: uint64(mib) << 20}, 0
+		}
 		if l.named["mesh"] != "" {
 			s.Mesh = l.named["mesh"]
 		}
@@ -238,6 +241,7 @@ func (w *script) submit(l *line) {
 		}
 	})
 	w.jobs = append(w.jobs, j)
+	p.groups[j.ID] = protocol.AllGroups(j.Manifest.Groups)
 	w.step(p, Submit{j})
 }
 

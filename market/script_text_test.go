@@ -83,9 +83,9 @@ func (w *script) record(r *protocol.Record) string {
 		if b.Groups == 0 {
 			return "Keep of the ledger" + by
 		}
-		return "Keep" + by
+		return "Keep" + w.groupNames(b.Job, b.Groups) + by
 	case *protocol.Unkeep:
-		return "Unkeep" + by
+		return "Unkeep" + w.groupNames(b.Job, b.Groups) + by
 	case *protocol.Segment:
 		text := fmt.Sprintf("Segment %s epoch %d %s", at(b.StageRef, b.Range, b.Life), b.Epoch, causes[b.Cause])
 		if b.Replaced != "" {
@@ -157,7 +157,12 @@ func (w *script) message(m protocol.Message) string {
 			}
 		}
 		return text
+	case *protocol.KeepRequest:
+		return kind + w.groupNames(m.Job, m.Groups)
 	case *protocol.KeepAnswer:
+		if m.Holds {
+			return kind + " accepted" + w.groupNames(m.Job, m.Groups)
+		}
 		if m.Accepted {
 			return kind + " accepted"
 		}
@@ -228,7 +233,11 @@ func (w *script) effects(p *scriptPeer, e *Effects) {
 	for _, d := range e.Drop {
 		if d.Root.Defined() {
 			w.print("%s: drop %s", p.name, w.alias("checkpoint", d.Root))
+		} else if d.Groups != 0 {
+			p.groups[d.Job] &^= d.Groups
+			w.print("%s: drop%s", p.name, w.groupNames(d.Job, d.Groups))
 		} else {
+			delete(p.groups, d.Job)
 			w.print("%s: drop all chunks of the job", p.name)
 		}
 	}
@@ -255,8 +264,24 @@ func (w *script) fetch(f Fetch) string {
 		text += " " + w.alias("page", f.Root)
 	case FetchSeal:
 		text += " " + w.alias("root", f.Root)
+	case FetchJob:
+		text += w.groupNames(f.Job, f.Groups)
 	}
 	return text + " from " + w.names(f.From)
+}
+
+// groupNames lists chunk groups, of a job that has more than one.
+func (w *script) groupNames(id protocol.JobID, groups protocol.GroupSet) string {
+	text := ""
+	for _, j := range w.jobs {
+		if j.ID == id && j.Manifest.Groups > 1 {
+			each(groups, func(g int) { text += fmt.Sprintf(",%d", g) })
+		}
+	}
+	if text == "" {
+		return ""
+	}
+	return " groups " + text[1:]
 }
 
 // state prints a peer's view of the job and its ledger.
@@ -271,6 +296,9 @@ func (w *script) state(p *scriptPeer, j *job.Signed) {
 		role = "keeper"
 	}
 	w.print("%s: %s, %s %s, accepted %v, keepers %s", p.name, role, states[v.State], v.Reason, v.Accepted, w.sorted(v.Keepers))
+	if j.Manifest.Groups > 1 {
+		w.print("  keeps%s; of every group at least %d copies, input with %s", w.groupNames(j.ID, v.Keeps), v.Copies, w.sorted(v.Spread))
+	}
 	for i, s := range v.Stages {
 		if !s.Open {
 			w.print("  stage %d: not open", i)

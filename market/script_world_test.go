@@ -53,7 +53,8 @@ type scriptPeer struct {
 	probes  []protocol.PeerID
 	wake    time.Duration
 	links   map[*scriptPeer]bool
-	noRoom  bool // its fetches of a job fail
+	room    int                                  // for groups of jobs; -1: for all
+	groups  map[protocol.JobID]protocol.GroupSet // that are here
 }
 
 type scriptRun struct {
@@ -83,7 +84,7 @@ func (p *scriptPeer) runOf(id RunID) Run {
 // addPeer makes the next peer, with change to its configuration.
 func (w *script) addPeer(change func(*Config)) {
 	n := len(w.peers)
-	p := &scriptPeer{name: string(rune('a' + n)), cfg: testConfig(n), blocks: map[string][]byte{}, links: map[*scriptPeer]bool{}}
+	p := &scriptPeer{name: string(rune('a' + n)), cfg: testConfig(n), blocks: map[string][]byte{}, links: map[*scriptPeer]bool{}, room: -1, groups: map[protocol.JobID]protocol.GroupSet{}}
 	p.cfg.Slots = 1
 	change(&p.cfg)
 	w.peers = append(w.peers, p)
@@ -247,23 +248,45 @@ func (w *script) bring(p *scriptPeer, fail bool) int {
 			}
 		}
 		switch f.Kind {
-		case FetchManifest, FetchJob:
+		case FetchManifest:
 			for _, j := range w.jobs {
 				if j.ID == f.Job {
 					got.Job = j
 				}
 			}
-			served = served && !(p.noRoom && f.Kind == FetchJob)
+		case FetchJob:
+			got.Groups = w.groups(p, f)
+			served = served && got.Groups == f.Groups
 		case FetchPage, LoadPage, FetchSeal:
 			got.Data, served = w.block(p, f, served)
 		}
 		if fail || !served {
-			got = Fetched{ID: f.ID, Err: errNotServed}
+			got = Fetched{ID: f.ID, Err: errNotServed, Groups: got.Groups}
 		}
 		w.print("%s: fetched %s: %v", p.name, w.fetch(f), got.Err)
 		w.step(p, got)
 	}
 	return len(list)
+}
+
+// groups brings the chunk groups that a peer has room for from whom it asks. What is not cut
+// into groups everybody has who ran some of it.
+func (w *script) groups(p *scriptPeer, f Fetch) (got protocol.GroupSet) {
+	var there protocol.GroupSet
+	for _, id := range f.From {
+		if q := w.byID[id]; q != nil && q.running && p.links[q] {
+			if there |= q.groups[f.Job]; f.Signed.Manifest.Groups == 1 {
+				there = group0
+			}
+		}
+	}
+	each(f.Groups&(there|p.groups[f.Job]), func(g int) {
+		if p.room < 0 || p.groups[f.Job].Len() < p.room {
+			p.groups[f.Job] |= group0 << g
+			got |= group0 << g
+		}
+	})
+	return got
 }
 
 // block finds a block at the peer or at whom it asks.

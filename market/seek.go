@@ -217,13 +217,9 @@ func (s *swarm) bid() bool {
 		b := sentBid{h.Holder, m.sequence(), now}
 		k.bids = append(k.bids, b)
 		s.wakeAt(now + m.cfg.BidTime + m.cfg.Step)
-		var groups protocol.GroupSet
-		if s.keep != nil {
-			groups = s.keep.Body.(*protocol.Keep).Groups
-		}
 		m.send(h.Holder, &protocol.Bid{
 			Job: s.id, ID: b.id, Slots: uint32(m.cfg.Slots), Rate: sh.pace().rate(m.cfg.Slots), Memory: m.cfg.Memory,
-			Groups: groups, Stage: h.Stage,
+			Groups: s.groupsOf(m.self) | s.invite.coming, Stage: h.Stage,
 		})
 		if h.Backlog == 0 || h.Backlog >= s.size() { // that one has enough for all
 			break

@@ -178,11 +178,11 @@ func (sh *share) order(id RunID, t protocol.TaskIndex) Run {
 			sources = []cid.Cid{top.Body.(*protocol.Seal).Root}
 		}
 	}
-	return Run{ID: id, Job: sh.s.ledger.job, Stage: sh.st.ref.Stage, Index: t, Sources: sources, From: sh.s.sources()}
+	return Run{ID: id, Job: sh.s.ledger.job, Stage: sh.st.ref.Stage, Index: t, Sources: sources, From: sh.s.sourcesOf(sh.st.ref.Stage, t)}
 }
 
-// sources are the peers that have the job's chunks: the live keepers, nearest first as
-// far as that is known, which is this peer.
+// sources are the peers that have the job's programs, files and results: the live keepers,
+// in an order of this peer's own.
 func (s *swarm) sources() []protocol.PeerID {
 	list := s.inOrder(duty{"source", s.m.self})
 	return slices.DeleteFunc(list, func(p protocol.PeerID) bool { return p == s.m.self })

@@ -145,7 +145,7 @@ func (s *swarm) serve(sh *share) {
 			return
 		}
 		n := min(left, max(1, backlog*weight(b)/total), sh.most(&b, backlog, usual))
-		ranges := sh.take(n, b.from)
+		ranges := sh.take(n, b.from, s.near(b))
 		if len(ranges) == 0 {
 			continue
 		}
@@ -196,33 +196,39 @@ func (sh *share) usual() uint64 {
 	return sum / max(n, 1)
 }
 
-// take picks n free tasks of ours from the far end, as at most protocol.MaxGrant pieces;
-// none at which the bidder has failed: another peer is to try.
-func (sh *share) take(n uint64, bidder protocol.PeerID) []holding {
+// take picks n free tasks of ours, first those whose input is near the bidder, from the far
+// end, as at most protocol.MaxGrant pieces; none at which the bidder has failed: another peer
+// is to try.
+func (sh *share) take(n uint64, bidder protocol.PeerID, near protocol.GroupSet) []holding {
 	var list []holding
-	sh.st.eachDown(sh.st.all(), func(r protocol.Range, c *cell) bool {
-		if !sh.mine(c) || c.failed.by(bidder, sh.s.ledger.generation()) > 0 {
-			return true
+	for _, part := range sh.nearFirst(near) {
+		if n == 0 {
+			break
 		}
-		for t := r.Hi; t > r.Lo && n > 0; t-- {
-			i := t - 1
-			if sh.engaged(i) {
-				continue
+		sh.st.eachDown(part, func(r protocol.Range, c *cell) bool {
+			if !sh.mine(c) || c.failed.by(bidder, sh.s.ledger.generation()) > 0 {
+				return true
 			}
-			last := len(list) - 1
-			if last >= 0 && list[last].rng.Lo == t && list[last].life == c.life {
-				list[last].rng.Lo = i
-				list[last].epoch = max(list[last].epoch, c.epoch())
-			} else if len(list) < protocol.MaxGrant {
-				list = append(list, holding{protocol.Range{Lo: i, Hi: t}, c.life, c.epoch()})
-			} else {
-				n = 0
-				break
+			for t := r.Hi; t > r.Lo && n > 0; t-- {
+				i := t - 1
+				if sh.engaged(i) {
+					continue
+				}
+				last := len(list) - 1
+				if last >= 0 && list[last].rng.Lo == t && list[last].life == c.life {
+					list[last].rng.Lo = i
+					list[last].epoch = max(list[last].epoch, c.epoch())
+				} else if len(list) < protocol.MaxGrant {
+					list = append(list, holding{protocol.Range{Lo: i, Hi: t}, c.life, c.epoch()})
+				} else {
+					n = 0
+					break
+				}
+				n--
 			}
-			n--
-		}
-		return n > 0
-	})
+			return n > 0
+		})
+	}
 	return list
 }
 

@@ -32,6 +32,7 @@ type swarm struct {
 	watch   watchState
 	invite  inviteState
 	out     outState
+	callAt  time.Duration // when the keepers are asked for news, by a peer that keeps input alone
 	store   storeState
 	sealer  sealState
 	heard   []protocol.PeerID // keepers by announcement, while the ledger names none
@@ -140,6 +141,7 @@ func (s *swarm) tick() {
 	s.orphanTick()
 	s.orderTick()
 	s.inviteTick()
+	s.callTick()
 	s.surplusTick()
 	s.storeTick()
 	s.lostTick()
@@ -429,6 +431,8 @@ func (s *swarm) peerUp(p protocol.PeerID) {
 	if s.keep != nil && s.isKeeper(p) {
 		s.sendDigest(p, false)
 		s.tellStored(p)
+	} else if s.keep != nil && s.groupsOf(p) != 0 {
+		s.brief(p)
 	}
 	if s.keep == nil && s.listening > 0 && s.isKeeper(p) {
 		s.resend(p) // what was said since the start reached nobody

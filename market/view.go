@@ -1,6 +1,7 @@
 package market
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -14,13 +15,16 @@ import (
 type View struct {
 	Job      *job.Signed
 	State    protocol.JobState
-	Reason   string // why it failed, or why it does not go on; empty when all is well
-	Keeper   bool   // this peer keeps the job: the counts are the ledger's
-	Going    bool   // this peer has taken its Keep back; its chunks stay until others have said that they hold them
-	Accepted bool   // every chunk group has its replicas: durable without this peer
+	Reason   string            // why it failed, or why it does not go on; empty when all is well
+	Keeper   bool              // this peer keeps the job: the counts are the ledger's
+	Keeps    protocol.GroupSet // chunk groups that this peer keeps
+	Going    bool              // this peer has taken a Keep back; the chunks stay until others have said that they hold them
+	Accepted bool              // every chunk group has its replicas: durable without this peer
 	Keepers  []protocol.PeerID
-	Partial  []protocol.PeerID // of those the ones that have the ledger and results, and not the whole input
 	Live     []protocol.PeerID // keepers that are not known to be out of reach
+	Spread   []protocol.PeerID // who keeps parts of the input alone
+	Copies   int               // of the part of the job that has the fewest: who keeps it beside the submitter's peer
+	Near     int               // the same of those that are connected
 	Wanted   int               // keepers beside the submitter's peer that the manifest asks for
 	Members  int
 	Stages   []StageView
@@ -115,10 +119,13 @@ func (m *Machine) View(id protocol.JobID) (View, bool) {
 		return View{}, false
 	}
 	v := View{
-		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Going: s.out.going, Accepted: s.invite.accepted,
-		Keepers: s.ledger.keepers(), Partial: s.partial(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
+		Job: s.ledger.job, State: s.state, Reason: s.reason, Keeper: s.keep != nil, Going: s.out.going != 0, Accepted: s.invite.accepted,
+		Keepers: s.ledger.keepers(), Live: s.live(), Wanted: s.manifest().Replicas, Members: len(s.watch.members),
 		Started: s.started, Ended: s.ended,
 	}
+	v.Keeps, v.Copies = s.groupsOf(s.m.self), s.least(s.copies(func(protocol.PeerID) bool { return true }))
+	v.Near = s.least(s.copies(func(p protocol.PeerID) bool { return p == s.m.self || s.m.up[p] }))
+	v.Spread = slices.DeleteFunc(slices.Clone(s.ledger.roster().stores), func(p protocol.PeerID) bool { return s.ledger.keepOf(p) != nil })
 	for i := range s.ledger.stages {
 		v.Stages = append(v.Stages, s.stageView(i))
 	}

@@ -58,6 +58,7 @@ type source struct {
 	from []protocol.PeerID // best first
 
 	limit uint64 // bytes that a fetch may bring; 0: the quota alone
+	group int    // chunk group of the job that they are kept for
 }
 
 // local is the bytes of a chunk that is here.

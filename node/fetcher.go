@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/compute-mesh/mesh/chunkstore"
 	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
@@ -100,7 +102,7 @@ func (f *fetcher) fetch(q market.Fetch) market.Fetched {
 	case market.FetchManifest:
 		done.Job, done.Err = f.manifest(q.Job, from)
 	case market.FetchJob:
-		done.Err = f.job(q.Signed, q.Groups, from)
+		done.Groups, done.Err = f.job(q, from)
 	case market.FetchPage:
 		done.Data, done.Err = f.page(q.Root, from)
 	case market.FetchSeal:
@@ -124,7 +126,7 @@ func (f *fetcher) keep(roots []cid.Cid, from source) error {
 			hold.Release()
 			return err
 		}
-		f.pins.add(setOf(from.job), hold, roots[:n]...)
+		f.pins.add(groupSet(from.job, from.group), hold, roots[:n]...)
 		if f.pins.full() {
 			if err := f.pins.flush(); err != nil {
 				return err
@@ -139,7 +141,7 @@ func (f *fetcher) keep(roots []cid.Cid, from source) error {
 func (f *fetcher) read(root cid.Cid, from source) ([]byte, error) {
 	hold := f.pins.hold()
 	if data, err := f.content.local(f.ctx, root); err == nil {
-		f.pins.add(setOf(from.job), hold, root)
+		f.pins.add(groupSet(from.job, from.group), hold, root)
 		return data, nil
 	}
 	hold.Release()
@@ -173,29 +175,82 @@ func openManifest(ctx context.Context, c *content, mesh string, id protocol.JobI
 	return signed, signed.Manifest.CheckMesh(mesh)
 }
 
-// job brings all that a keeper of the groups has to have: the manifest, in group 0 programs and files, and the parts of
-// the input, with their index, whose first task's block is in one of the groups.
-func (f *fetcher) job(signed *job.Signed, groups protocol.GroupSet, from source) error {
+// job brings all that a keeper of the groups has to have: of each the manifest and the input of its tasks, with the
+// index on the way to it; with group 0 programs and files. It tells which groups are here as a whole. What there is no
+// room for ends it, and then it gives back some of the room that it took.
+func (f *fetcher) job(q market.Fetch, from source) (got protocol.GroupSet, err error) {
+	var sizes [protocol.MaxGroups]uint64
+	for g := range q.Signed.Manifest.Groups {
+		if !q.Groups.Has(g) {
+			continue
+		}
+		from.group = g
+		size, fault := f.group(q.Signed, g, from)
+		if fault == nil {
+			sizes[g] = size
+			got |= 1 << g
+			continue
+		}
+		err = cmp.Or(err, fault)
+		if errors.Is(fault, chunkstore.ErrQuota) && !q.Kept {
+			f.giveBack(q.Job, g)
+			return f.makeRoom(q.Job, got, &sizes), err
+		}
+	}
+	return got, err
+}
+
+// roomPart is the part of a full store that a keeper of input leaves for what runs here: for outputs, and the input of
+// other tasks.
+const roomPart = 8
+
+// makeRoom gives groups back, the last first, until a part of the store is free. It tells which it keeps.
+func (f *fetcher) makeRoom(id protocol.JobID, groups protocol.GroupSet, sizes *[protocol.MaxGroups]uint64) protocol.GroupSet {
+	free := uint64(0)
+	for g := protocol.MaxGroups - 1; g > 0 && free < uint64(f.content.store.Quota())/roomPart; g-- {
+		if groups.Has(g) {
+			f.giveBack(id, g)
+			groups &^= 1 << g
+			free += sizes[g]
+		}
+	}
+	return groups
+}
+
+// giveBack lets go of a group that is not kept after all. What comes with group 0 is of use while the job runs here.
+func (f *fetcher) giveBack(id protocol.JobID, group int) {
+	if group == 0 {
+		return
+	}
+	if err := f.pins.drop(market.Drop{Job: id, Groups: 1 << group}); err != nil {
+		f.log.Warn("chunks that are not kept stay", "job", id, "group", group, "error", err)
+	}
+}
+
+// group brings what the keeper of a chunk group has to have, and tells the bytes of its input.
+func (f *fetcher) group(signed *job.Signed, g int, from source) (size uint64, err error) {
 	if err := f.content.store.PutBlock(f.ctx, signed.ID.CID(), signed.Raw); err != nil {
-		return err
+		return 0, err
 	}
 	if err := f.keep([]cid.Cid{signed.ID.CID()}, from); err != nil {
-		return err
+		return 0, err
 	}
 	m := &signed.Manifest
-	if groups.Has(0) {
+	if g == 0 {
 		if err := f.keep(filesOf(m), from); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for i := range m.Stages {
 		if s := &m.Stages[i].Source; s.Kind == job.SourceIndex {
-			if err := f.input(m, s, groups, from); err != nil {
-				return err
+			n, err := f.input(s.Index, m.GroupTasks(protocol.StageIndex(i), g), from)
+			if err != nil {
+				return 0, err
 			}
+			size += n
 		}
 	}
-	return nil
+	return size, nil
 }
 
 // filesOf lists the roots of a job's programs and files.
@@ -209,33 +264,36 @@ func filesOf(m *job.Manifest) (roots []cid.Cid) {
 	return roots
 }
 
-func (f *fetcher) input(m *job.Manifest, s *job.Source, groups protocol.GroupSet, from source) error {
-	index, err := job.ReadIndex(s.Index, f.content.getter(f.ctx, from))
-	if err != nil {
-		return err
+// input brings the input of some tasks, and the parts of its index that name it. It tells the bytes.
+func (f *fetcher) input(root cid.Cid, tasks protocol.Range, from source) (size uint64, err error) {
+	if err := f.keep([]cid.Cid{root}, from); err != nil {
+		return 0, err
 	}
-	for b := range protocol.Block(protocol.Blocks(index.Input().Count)) {
-		if !groups.Has(m.GroupOf(b)) {
-			continue
-		}
-		roots, err := index.Chunks(b)
+	index, err := job.ReadIndex(root, f.content.getter(f.ctx, from))
+	if err != nil {
+		return 0, err
+	}
+	for t := tasks.Lo; t < tasks.Hi; {
+		block := t.Block()
+		roots, err := index.Chunks(block)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		entries, err := index.Block(b)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
+		for ; t < tasks.Hi && t.Block() == block; t++ {
+			e, err := index.Entry(t)
+			if err != nil {
+				return 0, err
+			}
 			if e.Root.Defined() {
 				roots = append(roots, e.Root)
 			}
+			size += e.Size
 		}
 		if err := f.keep(roots, from); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return f.keep([]cid.Cid{s.Index}, from)
+	return size, nil
 }
 
 // page brings a page and the files it names.

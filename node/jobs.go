@@ -122,11 +122,9 @@ func (b *backend) status(v *view, signed *job.Signed) api.Status {
 		Summary: summary(v, signed), Expires: m.Expires, Submitter: m.Submitter.String(),
 		Split: m.Stages[0].Source.Split, Accepted: v.Accepted, Wanted: v.Wanted, Peers: []api.PeerWork{},
 	}
-	s.Keepers = v.copies(s.Submitter)
-	for _, k := range v.Away {
-		if k != s.Submitter && !slices.Contains(v.Partial, k) {
-			s.Away++
-		}
+	s.Keepers, s.Away = v.Copies, v.Copies-v.Near
+	if m.Groups > 1 {
+		s.Groups, s.Spread = m.Groups, len(v.Spread)
 	}
 	for i := range v.Stages {
 		s.Stages = append(s.Stages, api.Stage{Name: m.Stages[i].Name, Counts: v.Stages[i].counts(), Bytes: m.Stages[i].Source.Bytes})

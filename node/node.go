@@ -410,10 +410,10 @@ func (n *Node) needed(id protocol.JobID, now time.Time) (bool, error) {
 		return false, err
 	}
 	var m *job.Manifest
-	going := false
+	going, keeps := false, false
 	if err := n.driver.ask(n.ctx, func(o machine) {
 		if v, ok := o.View(id); ok {
-			m, going = &v.Job.Manifest, v.Going
+			m, going, keeps = &v.Job.Manifest, v.Going, v.Keeps != 0
 		}
 	}); err != nil || m == nil {
 		return false, err
@@ -428,5 +428,5 @@ func (n *Node) needed(id protocol.JobID, now time.Time) (bool, error) {
 	if end.Before(m.Created) { // it is dated by another peer's clock
 		end = m.Created
 	}
-	return (r.Keeper || going) && now.Before(end.Add(m.Retention)), nil
+	return (r.Keeper || keeps || going) && now.Before(end.Add(m.Retention)), nil
 }

@@ -78,7 +78,11 @@ func (n *testNode) keepsFor(job string) (kept bool) {
 	n.t.Helper()
 	id, err := protocol.ParseJobID(job)
 	if err == nil {
-		err = n.store.PinSets(func(set string) bool { kept = kept || set == setOf(id); return true })
+		err = n.store.PinSets(func(set string) bool {
+			of, ok := jobOfSet(set)
+			kept = kept || ok && of == id
+			return true
+		})
 	}
 	if err != nil {
 		n.t.Fatal(err)

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -16,12 +18,22 @@ const jobSets = "job/"
 
 func setOf(id protocol.JobID) string { return jobSets + id.String() }
 
-// jobOfSet is setOf's inverse.
+// groupSet is the pin set of a chunk group of a job. That of group 0 is the job's own: with it goes all that is kept but
+// for the other groups' input. So a group can be let go of, though others may have the same chunks.
+func groupSet(id protocol.JobID, group int) string {
+	if group == 0 {
+		return setOf(id)
+	}
+	return setOf(id) + "/" + strconv.Itoa(group)
+}
+
+// jobOfSet is the job of a set.
 func jobOfSet(set string) (protocol.JobID, bool) {
 	text, ok := strings.CutPrefix(set, jobSets)
 	if !ok {
 		return "", false
 	}
+	text, _, _ = strings.Cut(text, "/")
 	id, err := protocol.ParseJobID(text)
 	return id, err == nil
 }
@@ -47,6 +59,7 @@ type pinStore interface {
 	PinAll(sets map[string][]cid.Cid) error
 	Unpin(set string) error
 	UnpinRoots(set string, roots ...cid.Cid) error
+	PinSets(each func(set string) bool) error
 	Hold() *chunkstore.Hold
 }
 
@@ -79,7 +92,7 @@ func (p *pins) release(hold *chunkstore.Hold) {
 	p.holds = append(p.holds, hold)
 }
 
-// drop ends the keeping of a file for a job or, where none is named, of all of it.
+// drop ends the keeping of a file or of chunk groups for a job or, where none is named, of all of it.
 func (p *pins) drop(d market.Drop) error {
 	if err := p.flush(); err != nil { // what was added before goes, too
 		return err
@@ -87,7 +100,29 @@ func (p *pins) drop(d market.Drop) error {
 	if d.Root.Defined() {
 		return p.store.UnpinRoots(setOf(d.Job), d.Root)
 	}
-	return p.store.Unpin(setOf(d.Job))
+	var sets []string
+	own := setOf(d.Job)
+	err := p.store.PinSets(func(set string) bool {
+		if set == own || strings.HasPrefix(set, own+"/") {
+			sets = append(sets, set)
+		}
+		return true
+	})
+	for _, set := range sets {
+		if d.Groups == 0 || set == own && d.Groups.Has(0) || set != own && d.Groups.Has(groupOf(set)) {
+			err = errors.Join(err, p.store.Unpin(set))
+		}
+	}
+	return err
+}
+
+// groupOf is the chunk group of a set that has more than the job in its name; -1: none.
+func groupOf(set string) int {
+	g, err := strconv.Atoi(set[strings.LastIndexByte(set, '/')+1:])
+	if err != nil {
+		return -1
+	}
+	return g
 }
 
 // full tells whether a flush is due without a commit that asks for one.

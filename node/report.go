@@ -10,7 +10,6 @@ import (
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/network"
 )
 
 // report is what one peer knows of a job, as it tells others by the query protocol.
@@ -21,7 +20,9 @@ type report struct {
 	Reason   string        `json:"reason,omitempty"`
 	Accepted bool          `json:"accepted"`
 	Keepers  []string      `json:"keepers"`
-	Partial  []string      `json:"partial,omitempty"` // of those the ones without the whole input
+	Copies   int           `json:"copies"`           // peers beside the submitter's that keep the part of the job that has the fewest
+	Near     int           `json:"near"`             // the same of those that the peer has a connection to
+	Spread   []string      `json:"spread,omitempty"` // who keeps parts of the input alone
 	Wanted   int           `json:"wanted"`
 	Members  int           `json:"members"`
 	Stages   []stageReport `json:"stages"`
@@ -29,7 +30,6 @@ type report struct {
 	Failures []failure     `json:"failures,omitempty"` // at most maxFailures
 	Age      int64         `json:"age_ms"`             // since this peer first knew the job
 	Ended    int64         `json:"ended,omitempty"`    // Unix ms; 0: it has not
-	Away     []string      `json:"away,omitempty"`     // of the keepers those that the peer has no connection to
 	Stopped  []string      `json:"stopped,omitempty"`  // of a cancelled job those that have said that nothing runs there any more
 	Fetched  []transfer    `json:"fetched,omitempty"`  // what the peer itself has fetched for the job, and from whom
 	Running  []running     `json:"running,omitempty"`  // tasks that the peer itself runs; at most maxRunning
@@ -80,13 +80,13 @@ const (
 func newReport(v *market.View, now market.Instant) *report {
 	r := &report{
 		Job: v.Job.ID.String(), Keeper: v.Keeper, State: uint8(v.State), Reason: v.Reason,
-		Accepted: v.Accepted, Wanted: v.Wanted, Members: v.Members, Age: (now.Mono - v.Started).Milliseconds(),
+		Accepted: v.Accepted, Copies: v.Copies, Near: v.Near, Wanted: v.Wanted, Members: v.Members, Age: (now.Mono - v.Started).Milliseconds(),
 	}
 	for _, k := range v.Keepers {
 		r.Keepers = append(r.Keepers, k.String())
 	}
-	for _, k := range v.Partial {
-		r.Partial = append(r.Partial, k.String())
+	for _, k := range v.Spread {
+		r.Spread = append(r.Spread, k.String())
 	}
 	for _, p := range v.Stopped {
 		r.Stopped = append(r.Stopped, p.String())
@@ -151,11 +151,6 @@ func (n *Node) report(ctx context.Context, id protocol.JobID) (*report, error) {
 	}
 	r.ledger(records)
 	r.Fetched = n.content.moved.of(id)
-	for _, k := range r.Keepers {
-		if p := decodePeer(k); p != n.home.peer && n.net.Host().Network().Connectedness(p) != network.Connected {
-			r.Away = append(r.Away, k)
-		}
-	}
 	for _, t := range n.runner.now(id) {
 		if len(r.Running) < maxRunning {
 			r.Running = append(r.Running, running{uint32(t.stage), uint64(t.index)})
@@ -228,16 +223,6 @@ type view struct {
 func (v *view) state() protocol.JobState { return protocol.JobState(v.State) }
 
 func (v *view) ended() bool { return v.state() != protocol.JobRunning }
-
-// copies is how many keepers have all of the job, apart from a peer.
-func (r *report) copies(apart string) (n int) {
-	for _, k := range r.Keepers {
-		if k != apart && !slices.Contains(r.Partial, k) {
-			n++
-		}
-	}
-	return n
-}
 
 // done is how many tasks of all stages are done.
 func (v *view) done() (sum uint64) {

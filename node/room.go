@@ -123,11 +123,19 @@ func (r *room) movable(ctx context.Context) (list []kept, err error) {
 		if !ok {
 			continue
 		}
-		k := kept{id: id}
+		bytes, err := r.n.store.PinnedBytes(ctx, set)
+		if err != nil {
+			return nil, err
+		}
+		if last := len(list) - 1; last >= 0 && list[last].id == id { // another chunk group of it
+			list[last].bytes += bytes
+			continue
+		}
+		k := kept{id: id, bytes: bytes}
 		may := false
 		if err := r.n.driver.ask(ctx, func(m machine) {
 			if v, ok := m.View(id); ok {
-				may = v.Job.Manifest.Replicas > 0 && (v.Keeper || v.Going) && (v.State == protocol.JobRunning || v.State == protocol.JobDone)
+				may = v.Job.Manifest.Replicas > 0 && (v.Keeper || v.Keeps != 0 || v.Going) && (v.State == protocol.JobRunning || v.State == protocol.JobDone)
 				k.going = v.Going
 			}
 		}); err != nil {
@@ -140,9 +148,6 @@ func (r *room) movable(ctx context.Context) (list []kept, err error) {
 			continue
 		}
 		k.going = k.going || known
-		if k.bytes, err = r.n.store.PinnedBytes(ctx, set); err != nil {
-			return nil, err
-		}
 		list = append(list, k)
 	}
 	return list, nil

@@ -289,5 +289,5 @@ func (b *backend) Accepted(ctx context.Context, text string) (out api.Acceptance
 }
 
 func acceptance(r *report, self string) api.Acceptance {
-	return api.Acceptance{Job: r.Job, Accepted: r.Accepted, Wanted: r.Wanted, Keepers: r.copies(self)}
+	return api.Acceptance{Job: r.Job, Accepted: r.Accepted, Wanted: r.Wanted, Keepers: r.Copies}
 }

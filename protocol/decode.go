@@ -128,7 +128,7 @@ func (c Codec) messageFromWire(field protowire.Number, b []byte) (Message, error
 	case fieldKeepAnswer:
 		var w pb.KeepAnswer
 		r.message(b, &w)
-		m = &KeepAnswer{Job: JobID(w.Job), Accepted: w.Accepted, Reason: w.Reason, Holds: w.Holds}
+		m = &KeepAnswer{Job: JobID(w.Job), Accepted: w.Accepted, Reason: w.Reason, Holds: w.Holds, Groups: GroupSet(w.Groups)}
 	case fieldReceiptRequest:
 		var w pb.ReceiptRequest
 		r.message(b, &w)

@@ -87,7 +87,7 @@ func messageToWire(m Message) (protowire.Number, proto.Message) {
 	case *KeepRequest:
 		return fieldKeepRequest, &pb.KeepRequest{Job: []byte(m.Job), Groups: uint64(m.Groups), Leaving: m.Leaving}
 	case *KeepAnswer:
-		return fieldKeepAnswer, &pb.KeepAnswer{Job: []byte(m.Job), Accepted: m.Accepted, Reason: m.Reason, Holds: m.Holds}
+		return fieldKeepAnswer, &pb.KeepAnswer{Job: []byte(m.Job), Accepted: m.Accepted, Reason: m.Reason, Holds: m.Holds, Groups: uint64(m.Groups)}
 	case *ReceiptRequest:
 		return fieldReceiptRequest, &pb.ReceiptRequest{Job: []byte(m.Job), Stage: stageToWire(m.StageRef), Life: uint32(m.Life),
 			Lo: uint64(m.Range.Lo), Hi: uint64(m.Range.Hi), Page: cidToWire(m.Page), Bytes: m.Bytes}

@@ -148,8 +148,9 @@ type KeepRequest struct {
 type KeepAnswer struct {
 	Job      JobID
 	Accepted bool
-	Reason   string // for people, at most MaxDetail bytes
-	Holds    bool   // to who leaves: the sender keeps the groups and has, durable, all that is to be kept with them
+	Reason   string   // for people, at most MaxDetail bytes
+	Holds    bool     // to who leaves: the sender keeps groups that it was asked about and has, durable, all that is to be kept with them
+	Groups   GroupSet // of Holds: which
 }
 
 // ReceiptRequest asks a keeper to store a page and the outputs that it names.

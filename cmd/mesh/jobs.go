@@ -81,6 +81,9 @@ func (c *cli) showStatus(s api.Status) error {
 	if s.Away > 0 {
 		keepers = fmt.Sprintf("%d of %d wanted, %d more out of reach", s.Keepers-s.Away, s.Wanted, s.Away)
 	}
+	if s.Groups > 0 {
+		keepers += fmt.Sprintf(" of each of %d parts of the input; %s with parts alone", s.Groups, count(uint64(s.Spread), "further peer"))
+	}
 	c.field("keepers", keepers)
 	c.field("owner", s.Owner)
 	fmt.Fprintln(c.out)

@@ -73,7 +73,7 @@ type Submitted struct {
 type Acceptance struct {
 	Job      string `json:"job"`
 	Accepted bool   `json:"accepted"` // every chunk group has as many keepers as wanted
-	Keepers  int    `json:"keepers"`  // other peers that keep all of it
+	Keepers  int    `json:"keepers"`  // other peers that keep each part of it
 	Wanted   int    `json:"wanted"`   // other peers that should: the job's replicas
 }
 
@@ -143,8 +143,10 @@ type Status struct {
 	ETA       *float64   `json:"eta_seconds,omitempty"` // nil: unknown
 	Split     string     `json:"split,omitempty"`       // the rule that the input was cut by, in its canonical form
 	Accepted  bool       `json:"accepted"`
-	Keepers   int        `json:"keepers"`
-	Away      int        `json:"keepers_away,omitempty"` // of the keepers those that the one asked has no connection to
+	Keepers   int        `json:"keepers"`                // other peers that keep the part of the job that has the fewest
+	Away      int        `json:"keepers_away,omitempty"` // of those the ones that the one asked has no connection to
+	Groups    int        `json:"groups,omitempty"`       // parts of a large input, that are with different peers; 0: it is not cut
+	Spread    int        `json:"spread,omitempty"`       // peers that keep such parts and nothing else
 	Wanted    int        `json:"wanted"`
 	Peers     []PeerWork `json:"peers"`
 	Failures  []Failure  `json:"failures,omitempty"` // at most MaxFailures, the first ones

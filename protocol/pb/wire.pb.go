@@ -2917,6 +2917,7 @@ type KeepAnswer struct {
 	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Holds         bool                   `protobuf:"varint,4,opt,name=holds,proto3" json:"holds,omitempty"`
+	Groups        uint64                 `protobuf:"fixed64,5,opt,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2977,6 +2978,13 @@ func (x *KeepAnswer) GetHolds() bool {
 		return x.Holds
 	}
 	return false
+}
+
+func (x *KeepAnswer) GetGroups() uint64 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
 }
 
 type ReceiptRequest struct {
@@ -3859,13 +3867,14 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\vKeepRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x16\n" +
 	"\x06groups\x18\x02 \x01(\x06R\x06groups\x12\x18\n" +
-	"\aleaving\x18\x03 \x01(\bR\aleaving\"h\n" +
+	"\aleaving\x18\x03 \x01(\bR\aleaving\"\x80\x01\n" +
 	"\n" +
 	"KeepAnswer\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05holds\x18\x04 \x01(\bR\x05holds\"\xa9\x01\n" +
+	"\x05holds\x18\x04 \x01(\bR\x05holds\x12\x16\n" +
+	"\x06groups\x18\x05 \x01(\x06R\x06groups\"\xa9\x01\n" +
 	"\x0eReceiptRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12'\n" +
 	"\x05stage\x18\x02 \x01(\v2\x11.mesh.v1.StageKeyR\x05stage\x12\x12\n" +

@@ -100,7 +100,7 @@ func keepRequest(t *rapid.T, job protocol.JobID) protocol.Message {
 }
 
 func keepAnswer(t *rapid.T, job protocol.JobID) protocol.Message {
-	return &protocol.KeepAnswer{Job: job, Accepted: rapid.Bool().Draw(t, "accepted"), Reason: text(t), Holds: rapid.Bool().Draw(t, "holds")}
+	return &protocol.KeepAnswer{Job: job, Accepted: rapid.Bool().Draw(t, "accepted"), Reason: text(t), Holds: rapid.Bool().Draw(t, "holds"), Groups: groups(t)}
 }
 
 func receiptRequest(t *rapid.T, _ protocol.JobID) protocol.Message {

@@ -38,6 +38,7 @@ const (
 type chaos struct {
 	*World
 	dice    *rand.Rand // draws the plan; the world's own draws delays
+	inputs  *rand.Rand // draws the jobs' inputs
 	jobs    []*trial
 	calm    bool  // no fault was drawn
 	gone    *Peer // for good
@@ -60,7 +61,7 @@ type trial struct {
 // job ends as it must. The classes of faults are drawn first, each with even chances, so
 // that some runs are without it; then their rates.
 func Chaos(seed uint64, peers int) Outcome {
-	c := &chaos{dice: rand.New(rand.NewPCG(seed, 1)), calm: true}
+	c := &chaos{dice: rand.New(rand.NewPCG(seed, 1)), inputs: rand.New(rand.NewPCG(seed, 2)), calm: true}
 	c.World = New(c.config(seed, peers))
 	c.jobsDrawn()
 	c.faultsDrawn()
@@ -74,6 +75,7 @@ func Chaos(seed uint64, peers int) Outcome {
 		c.Verify(j.id, j.want)
 		if j.want == protocol.JobDone && !c.inv.retired[j.id] {
 			c.VerifyCopies(j.id)
+			c.VerifyGroups(j.id)
 		}
 	}
 	if c.calm {
@@ -100,7 +102,7 @@ func (c *chaos) rate(most int) int {
 
 func (c *chaos) config(seed uint64, peers int) Config {
 	cfg := Config{
-		Seed: seed, Peers: peers, Slots: 1 + c.dice.IntN(2), Idle: map[int]bool{},
+		Seed: seed, Peers: peers, Slots: 1 + c.dice.IntN(2), Idle: map[int]bool{}, Room: map[int]int{},
 		DelayMin: 200 * time.Microsecond, DelayMax: time.Duration(1+c.dice.IntN(1+c.dice.IntN(150))) * time.Millisecond,
 	}
 	if c.one(8) {
@@ -148,8 +150,12 @@ func (c *chaos) jobsDrawn() {
 			tasks += 1100
 		}
 		replicas, priority := 1+c.dice.IntN(3), int32(c.dice.IntN(3))
+		groups := c.inputDrawn()
 		j.change = func(s *job.Spec) {
 			s.Array, s.Replicas, s.Priority = tasks, replicas, priority
+			if groups > 1 {
+				withInput(tasks, groups, replicas)(s)
+			}
 			if reduce {
 				s.FanIn, s.Reduce = fanIn, &job.Command{Program: Program("reduce.wasm")}
 			}
@@ -159,6 +165,21 @@ func (c *chaos) jobsDrawn() {
 	}
 	c.failuresDrawn()
 	c.ordersDrawn()
+}
+
+// inputDrawn gives a job, one in three, an input of some chunk groups, for which some peers
+// may not have the room.
+func (c *chaos) inputDrawn() (groups uint64) {
+	if c.inputs.IntN(3) > 0 {
+		return 1
+	}
+	groups = 2 + c.inputs.Uint64N(11)
+	if c.inputs.IntN(3) == 0 {
+		for range 1 + c.inputs.IntN(2) {
+			c.cfg.Room[c.inputs.IntN(len(c.Peers))] = c.inputs.IntN(int(groups))
+		}
+	}
+	return groups
 }
 
 func (c *chaos) submit(j *trial) {

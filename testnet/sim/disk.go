@@ -6,6 +6,7 @@ import (
 
 	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
+	"github.com/ipfs/go-cid"
 )
 
 // disk is a peer's journal and store. What was written since the last sync may be gone
@@ -44,21 +45,21 @@ func (d *disk) put(key string, data []byte, jobs ...protocol.JobID) {
 	}
 }
 
-// drop lets go of what is kept for a job alone: one block, or all.
-func (d *disk) drop(what market.Drop) {
-	gone := d.pins[what.Job]
-	if what.Root.Defined() {
-		gone = map[string]bool{}
-		if k := what.Root.KeyString(); d.pins[what.Job][k] {
-			gone[k] = true
+// drop lets go of what is kept for a job alone: one block or, where none is named, all.
+func (d *disk) drop(id protocol.JobID, root cid.Cid) {
+	for k := range d.pins[id] {
+		if !root.Defined() || k == root.KeyString() {
+			d.release(id, k)
 		}
 	}
-	for k := range gone {
-		delete(d.pins[what.Job], k)
-		if !d.pinned(k) {
-			delete(d.blocks, k)
-			delete(d.fresh, k)
-		}
+}
+
+// release lets go of a block that is kept for a job.
+func (d *disk) release(id protocol.JobID, key string) {
+	delete(d.pins[id], key)
+	if !d.pinned(key) {
+		delete(d.blocks, key)
+		delete(d.fresh, key)
 	}
 }
 

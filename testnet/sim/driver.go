@@ -121,7 +121,7 @@ func (p *Peer) do(e *market.Effects) bool {
 		}
 	}
 	for _, d := range e.Drop {
-		p.disk.drop(d)
+		p.drop(d)
 		if !p.effect("effect: drop") {
 			return false
 		}

@@ -290,9 +290,11 @@ func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, 
 	switch b := rec.Body.(type) {
 	case *protocol.Keep:
 		refers("manifest", p.disk.jobs[b.Job])
-		for _, root := range programs(v.w.jobs[b.Job]) {
-			refers("program", b.Groups == 0 || v.unkept[rec.Hash] || p.disk.durable(root.KeyString()))
-		}
+		eachGroup(b.Groups, func(g int) {
+			for _, root := range partOf(v.w.jobs[b.Job], g) {
+				refers("program or input", v.unkept[rec.Hash] || p.disk.durable(root.KeyString()))
+			}
+		})
 	case *protocol.Seal:
 		refers("leaf or node", p.disk.durable(b.Root.KeyString()))
 	case *protocol.Checkpoint:

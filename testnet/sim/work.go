@@ -34,6 +34,13 @@ func (p *Peer) fill() {
 			})
 			continue
 		}
+		if c := input(r.Job, r.Job.Manifest.GroupOf(r.Stage, r.Index)); r.Stage == 0 && !p.served(c, r.From) {
+			p.w.Counts["fault: input missing"]++
+			p.later(2*p.w.delay(p.Index, p.Index), func() {
+				p.end(r, market.Ended{ID: r.ID, Outcome: market.OutcomeReleased, Missing: c})
+			})
+			continue
+		}
 		p.work(r, p.progress(r))
 	}
 }
@@ -153,7 +160,7 @@ func (p *Peer) fetch(f market.Fetch) {
 		case market.FetchManifest:
 			got.Job, got.Err = p.manifest(f.Job, f.From)
 		case market.FetchJob:
-			got.Err = p.obtainAll(f.Job, programs(f.Signed), f.From)
+			got.Groups, got.Err = p.groups(f)
 		case market.FetchSeal:
 			got.Err = p.seal(f.Job, f.Root, f.From)
 		case market.FetchOutputs:

@@ -39,6 +39,8 @@ type Config struct {
 	Kills func(stage protocol.StageIndex, t protocol.TaskIndex) bool
 	// Unable tells whether a peer gives a task back, as for want of disk; nil: none does.
 	Unable func(peer int, stage protocol.StageIndex, t protocol.TaskIndex) bool
+	// Room is how many chunk groups of a job a peer has room for; who is not in it has for all.
+	Room map[int]int
 	// Check is how much work, at nominal speed, a task does between two checkpoints; 0: it
 	// makes none.
 	Check time.Duration
@@ -175,9 +177,11 @@ func (w *World) Submit(p *Peer, change func(*job.Spec)) (protocol.JobID, error) 
 // submit is what a user does: the chunks are in the store, durable, before the machine
 // hears of the job.
 func (p *Peer) submit(j *job.Signed) {
-	for _, root := range programs(j) {
-		p.disk.put(root.KeyString(), []byte("program"), j.ID)
-		delete(p.disk.fresh, root.KeyString())
+	for g := range j.Manifest.Groups {
+		for _, root := range partOf(j, g) {
+			p.disk.put(root.KeyString(), []byte("program or input"), j.ID)
+			delete(p.disk.fresh, root.KeyString())
+		}
 	}
 	p.step(market.Submit{Job: j})
 }
