@@ -8,6 +8,8 @@ SEEDS   ?= 1000
 TIME    ?= 0
 MUTANT  ?=
 COUNT   ?= 20000
+# Of two releases, the older: the last one or, while there is none, the oldest that runs what this tree's programs need (/state/).
+MIXED   ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo 5aae641)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # Wasmtime needs cgo, and cgo a C compiler that links; without one the programs run in wazero, which is pure Go.
@@ -25,7 +27,7 @@ STATICCHECK := $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
 LDFLAGS := -s -w -X main.version=$(VERSION) -X github.com/compute-mesh/mesh/node.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim scale mutants chaos fuzz bench bench-compare testnet generate wasm clean
+.PHONY: help build demo test race check fmt vet lint tidy generated arch programs sim scale mutants chaos mixed fuzz bench bench-compare testnet generate wasm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +99,9 @@ mutants: ## bugs planted into the market, one by one: the simulator must catch e
 
 chaos: ## real peers killed, stopped and parted at full size, with a table of figures: half an hour; RUN=Partition for one
 	$(GO) test ./testnet/e2e -run 'TestChaos.*$(RUN)' -chaos -count=1 -timeout 3h -v
+
+mixed: ## peers of an older commit and of this tree in one mesh, killed and upgraded: a few minutes; OLD=COMMIT, else the last release
+	testnet/mixed.sh $(or $(OLD),$(MIXED))
 
 fuzz: ## every fuzz target for COUNT=20000 inputs
 	tools/fuzz.sh $(COUNT)
