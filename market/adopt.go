@@ -26,8 +26,10 @@ func adoptPlace(ref protocol.StageRef, t protocol.TaskIndex) uint64 {
 
 // patience is how long this peer lets others adopt a range first: about k Steps, where k
 // is its place among the members by the rendezvous of the range, without rounding, so that
-// two seldom come at once; beyond Steps all that are left spread over as long again.
-func (s *swarm) patience(o *protocol.Open) time.Duration {
+// two seldom come at once; beyond Steps all that are left spread over as long again. Who has
+// a free slot and asked for work is one of few that were told, and does not wait for those
+// before Steps: in a large swarm they are busy.
+func (s *swarm) patience(o *protocol.Open, asked bool) time.Duration {
 	w := rendezvous(adoptDuty, s.id, adoptPlace(o.Stage, o.Range.Lo), s.m.self)
 	// The top 32 bits of the hash, as a fraction, times the members: this peer's place.
 	step, most := uint64(s.m.cfg.Step/time.Microsecond), uint64(s.m.cfg.Steps)
@@ -35,12 +37,16 @@ func (s *swarm) patience(o *protocol.Open) time.Duration {
 	if place>>32 < most {
 		return time.Duration(place>>12*step>>20) * time.Microsecond
 	}
-	return time.Duration(most*step+most*step*(w&0xffff)>>16) * time.Microsecond
+	wait := time.Duration(most*step*(w&0xffff)>>16) * time.Microsecond
+	if asked && len(s.m.runs) < s.m.cfg.Slots {
+		return wait
+	}
+	return time.Duration(most)*s.m.cfg.Step + wait
 }
 
 // offer considers a range that has no holder. A busy peer comes after all that are free: what
 // it took would wait for a slot, until somebody free came to ask for it.
-func (s *swarm) offer(o protocol.Open) {
+func (s *swarm) offer(o protocol.Open, asked bool) {
 	sh := s.share(o.Stage)
 	if sh == nil || !sh.able() || s.paused() || len(s.adopts) >= maxAdoptions {
 		return
@@ -50,7 +56,7 @@ func (s *swarm) offer(o protocol.Open) {
 	}) {
 		return
 	}
-	due := s.m.now.Mono + s.patience(&o)
+	due := s.m.now.Mono + s.patience(&o, asked)
 	if len(s.m.runs) >= s.m.cfg.Slots {
 		due += s.m.cfg.Step * time.Duration(min(s.size(), uint64(s.m.cfg.Steps)))
 	}

@@ -22,7 +22,10 @@ func (s *swarm) answer(p protocol.PeerID) *protocol.WorkAnswer {
 		}
 		open := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
 			if len(a.Open) < protocol.MaxOpen && s.cooling(sh.st.ref.Stage, r.Lo, c) <= s.m.now.Mono {
-				a.Open = append(a.Open, protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
+				o := protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()}
+				if p == s.m.self || s.watch.mayOffer(p, &o, s.m.now.Mono, 2*time.Duration(s.m.cfg.Steps)*s.m.cfg.Step) {
+					a.Open = append(a.Open, o)
+				}
 			}
 		})
 		task := s.taskAt(p, sh.st.ref)

@@ -241,6 +241,14 @@ func (s *swarm) concerned(rec *protocol.Record) []protocol.PeerID {
 		if s.watch.members[b.Replaced] != nil && !slices.Contains(near, b.Replaced) {
 			near = append(near, b.Replaced)
 		}
+		if b.Holder == "" {
+			return near
+		}
+		for _, p := range s.watch.takeOffers(b) {
+			if s.watch.members[p] != nil && !slices.Contains(near, p) {
+				near = append(near, p)
+			}
+		}
 		return near
 	case *protocol.Failed:
 		if state, _ := s.ledger.state(); state == protocol.JobFailed {

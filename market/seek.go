@@ -159,7 +159,7 @@ func (s *swarm) workAnswer(from protocol.PeerID, a *protocol.WorkAnswer) {
 	k.members = a.Members
 	s.addHints(a.Hints)
 	for _, o := range a.Open {
-		s.offer(o)
+		s.offer(o, true)
 	}
 	s.heardFrom(from)
 	s.bid()

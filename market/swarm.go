@@ -352,7 +352,7 @@ func (s *swarm) segmentLearned(b *protocol.Segment) {
 		sh.cursor = min(sh.cursor, b.Range.Lo)
 		s.seek.bids = slices.DeleteFunc(s.seek.bids, func(o sentBid) bool { return o.holder == b.Replaced })
 	case "":
-		s.offer(protocol.Open{Stage: b.StageRef, Life: b.Life, Range: b.Range, Epoch: b.Epoch})
+		s.offer(protocol.Open{Stage: b.StageRef, Life: b.Life, Range: b.Range, Epoch: b.Epoch}, false)
 	default:
 		sh.reconcile()
 	}

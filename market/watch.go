@@ -16,6 +16,7 @@ type watchState struct {
 	suspects map[protocol.PeerID]*suspect
 	excused  map[protocol.PeerID]bool // silent, but there when probed
 	named    map[protocol.PeerID]int  // holders: to how many bidders since they last said what they have
+	offers   []offered                // ranges without holder, the newest last
 	next     time.Duration            // when the holders are looked at
 	size     uint64                   // about how many members there are, this peer included
 	deaths   deathState
@@ -338,7 +339,7 @@ func (s *swarm) watchHolders() {
 			continue
 		}
 		held := s.ledger.holders(sh.st, func(r protocol.Range, c *cell) {
-			s.offer(protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()})
+			s.offer(protocol.Open{Stage: sh.st.ref, Life: c.life, Range: r, Epoch: c.epoch()}, false)
 		})
 		maps.Copy(holders, held)
 	}

@@ -148,3 +148,21 @@ func TestBlockByBlock(t *testing.T) {
 		t.Errorf("a keeper is asked for work %d times, for %d grants: who has plenty was not asked again", asked, grants)
 	}
 }
+
+// What a dead peer held is taken by few of those who look for work, not by one after another.
+func TestFewAdopt(t *testing.T) {
+	cfg := lan(33, 200)
+	cfg.Task = func(_ protocol.StageIndex, i protocol.TaskIndex) time.Duration {
+		return time.Second + time.Duration(i%7)*300*time.Millisecond
+	}
+	w := New(cfg)
+	id := submit(t, w, 0, func(s *job.Spec) { s.Array = 200 * 10 })
+	for i := range 5 {
+		w.After(time.Duration(14+i)*time.Second, w.Peers[50+i].Kill)
+	}
+	until(t, w, id, time.Minute)
+	released, adopted := w.Counts["record: Segment release for"], w.Counts["record: Segment adopt"]
+	if released == 0 || adopted > 6*released {
+		t.Errorf("%d adoptions, of %d ranges that were released", adopted, released)
+	}
+}
