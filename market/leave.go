@@ -251,9 +251,12 @@ func decodeFinal(b []byte, codec protocol.Codec) (final, bool) {
 	return f, true
 }
 
-// remind tells a peer that speaks of a job which its owner ended while it was away.
+// remind tells a peer that speaks of a job which its owner ended while it was away, or which
+// was let go of.
 func (m *Machine) remind(to protocol.PeerID, id protocol.JobID) {
 	if f, over := m.finals[id]; over && f.order != nil {
 		m.tell(to, f.order)
+	} else if over && f.state == protocol.JobDone {
+		m.send(to, overAnswer(id))
 	}
 }

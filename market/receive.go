@@ -46,6 +46,10 @@ func (m *Machine) receivedLate(from protocol.PeerID, id protocol.JobID, msg prot
 		return
 	case *protocol.Acknowledge:
 		return
+	case *protocol.WorkAnswer:
+		if isOver(msg) {
+			return
+		}
 	case *protocol.Bid:
 		m.send(from, &protocol.Refusal{Job: id, Bid: msg.ID})
 	}
@@ -61,7 +65,9 @@ func (s *swarm) received(from protocol.PeerID, msg protocol.Message) error {
 	case *protocol.WorkRequest:
 		s.workRequest(from, msg)
 	case *protocol.WorkAnswer:
-		if s.running() && s.isKeeper(from) {
+		if isOver(msg) {
+			s.hearOver(from)
+		} else if s.running() && s.isKeeper(from) {
 			s.workAnswer(from, msg)
 		}
 	case *protocol.Bid:

@@ -43,6 +43,7 @@ type swarm struct {
 	around  time.Duration                     // when neighbours are asked next, while there is no keeper
 	stopped map[protocol.PeerID]protocol.Hash // who acknowledged which order to end; it may come before the order
 	acked   bool
+	over    time.Duration                              // when it is let go of, as a keeper says that it was done and let go of; 0: none does
 	owed    map[protocol.Hash]map[protocol.PeerID]bool // orders that keepers are to be told, and who of them has each
 	owedAt  time.Duration                              // when they are told again
 	agreed  map[protocol.PeerID]protocol.Hash          // the last digest that was the same here and at a keeper
@@ -135,6 +136,9 @@ func (s *swarm) tick() {
 	s.wakeIn(s.m.cfg.Beat)
 	if s.listening > 0 && now >= s.listening {
 		s.listening = 0
+	}
+	if s.overTick() {
+		return
 	}
 	s.lookFor()
 	s.exchangeTick()

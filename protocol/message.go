@@ -62,7 +62,8 @@ type Open struct {
 }
 
 // WorkAnswer answers a WorkRequest. What the asker lacks of control, keeps and seals
-// comes before it as News.
+// comes before it as News. Done and without members it says, in answer to anything, that the
+// job was let go of.
 type WorkAnswer struct {
 	Job     JobID
 	Hints   []Hint
