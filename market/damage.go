@@ -24,6 +24,16 @@ func (s *swarm) damaged() {
 	if s.duty() == 0 || s.state != protocol.JobRunning && s.state != protocol.JobDone {
 		return
 	}
+	if s.keep != nil {
+		s.bringResults()
+	}
+	s.store.mend.due = s.groupsOf(s.m.self) != 0
+	s.mendTick()
+	s.wakeAt(s.m.now.Mono)
+}
+
+// bringResults has a keeper of the ledger look for all pages and all that seals stand for.
+func (s *swarm) bringResults() {
 	for _, k := range sortedKeys(s.store.pages) {
 		s.pageGone(s.store.pages[k].page)
 	}
@@ -35,9 +45,6 @@ func (s *swarm) damaged() {
 			s.fetchSeal(&rec, b) // its own, too
 		}
 	}
-	s.store.mend.due = s.groupsOf(s.m.self) != 0
-	s.mendTick()
-	s.wakeAt(s.m.now.Mono)
 }
 
 // mendTick brings program, files and input here.
