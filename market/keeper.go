@@ -17,6 +17,7 @@ type inviteState struct {
 	ledger   time.Duration                     // when it has taken so long that this peer keeps the ledger and pages meanwhile
 	signing  bool                              // this peer's own Keep is being made
 	progress []protocol.PeerID
+	held     []heldPage    // pages that came meanwhile
 	next     time.Duration // when the inviters are told that it still is
 }
 
@@ -228,6 +229,7 @@ func (s *swarm) bring(from []protocol.PeerID) {
 		}
 		s.invite.coming = 0
 		if !s.running() && s.state != protocol.JobDone {
+			s.takeHeld()
 			return
 		}
 		got := want
@@ -251,6 +253,7 @@ func (s *swarm) bring(from []protocol.PeerID) {
 			s.keepNow(got, s.invite.progress...)
 		}
 		s.invite.progress = nil
+		s.takeHeld()
 	})
 }
 
@@ -275,6 +278,7 @@ func (s *swarm) stillFetching() {
 			s.wakeAt(s.invite.ledger)
 		} else {
 			s.keepNow(0, s.invite.progress...)
+			s.takeHeld()
 		}
 	}
 	if s.m.now.Mono >= s.invite.next {

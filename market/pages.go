@@ -166,7 +166,7 @@ func (sh *share) askReceipts(p *pending) {
 	want := sh.receipts() - len(p.receipts)
 	all := sh.ending()
 	order := s.links()
-	for _, k := range s.sources() {
+	for _, k := range append(s.sources(), s.invitees()...) {
 		if !slices.Contains(order, k) {
 			order = append(order, k)
 		}
@@ -191,6 +191,11 @@ func (sh *share) askReceipts(p *pending) {
 		p.asked[k] = asked{at: m.now.Mono}
 		m.send(k, &p.ReceiptRequest)
 	}
+}
+
+// invitees are the peers that this one has invited to be keepers: they answer once they are.
+func (s *swarm) invitees() []protocol.PeerID {
+	return slices.DeleteFunc(sortedKeys(s.invite.asked), func(p protocol.PeerID) bool { return !s.invite.asked[p].groups.Has(0) })
 }
 
 // receipts is how many receipts a Done waits for.

@@ -52,6 +52,15 @@ func (m *Machine) receivedLate(from protocol.PeerID, id protocol.JobID, msg prot
 		}
 	case *protocol.Bid:
 		m.send(from, &protocol.Refusal{Job: id, Bid: msg.ID})
+	case *protocol.ReceiptRequest:
+		if waiting := m.learning[id]; len(waiting) > 0 && len(waiting) < maxHeldPages { // it has invited us just now
+			m.learning[id] = append(waiting, func(s *swarm, err error) {
+				if err == nil {
+					_ = s.receiptRequest(from, msg)
+				}
+			})
+			return
+		}
 	}
 	m.remind(from, id)
 }

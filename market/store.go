@@ -131,10 +131,35 @@ func (s *swarm) stored(from protocol.PeerID, msg *protocol.Stored) {
 // a block and a page of at least one, those of 64 open blocks in the worst case.
 const maxUnknownPages = 64 * protocol.BlockSize
 
+// maxHeldPages bounds the pages that wait for a peer to become a keeper, of up to
+// protocol.MaxPage each: those of the first moments of a job, while its first keepers are
+// being made.
+const maxHeldPages = 16
+
+// heldPage is a page that came before this peer's Keep.
+type heldPage struct {
+	from protocol.PeerID
+	q    *protocol.ReceiptRequest
+}
+
+// takeHeld looks again at the pages that waited for this peer's Keep: it is there, or will
+// not be.
+func (s *swarm) takeHeld() {
+	held := s.invite.held
+	s.invite.held = nil
+	for _, h := range held {
+		_ = s.receiptRequest(h.from, h.q)
+	}
+}
+
 // receiptRequest stores a worker's page with its outputs and signs for it.
 func (s *swarm) receiptRequest(from protocol.PeerID, q *protocol.ReceiptRequest) error {
 	refuse := func(why string) { s.m.send(from, &protocol.ReceiptAnswer{Job: s.id, Page: q.Page, Reason: why}) }
 	if s.keep == nil {
+		if s.invite.coming.Has(0) && len(s.invite.held) < maxHeldPages {
+			s.invite.held = append(s.invite.held, heldPage{from, q})
+			return nil
+		}
 		refuse("not a keeper of this job")
 		return nil
 	}
