@@ -29,8 +29,12 @@ type load struct {
 	want  float64 // central / ours
 }
 
-// maxBids bounds the bids that a grant may cost.
-const maxBids = 2.5
+// maxBids bounds the bids that a grant may cost, and maxMessages what a task of a large job in
+// a large mesh may, beside presence.
+const (
+	maxBids     = 2.5
+	maxMessages = 1.5
+)
 
 // TestEfficiency runs jobs beside a central scheduler. The figures of docs/design.md come
 // from make scale; with few tasks a peer the end of a job weighs more, and the floors are
@@ -116,6 +120,9 @@ func measure(t *testing.T, l load) {
 	}
 	if bids > maxBids {
 		t.Errorf("%s: %.2f bids a grant, at most %.1f", l.name, bids, maxBids)
+	}
+	if messages > maxMessages && *each >= 100 && l.peers >= 1000 {
+		t.Errorf("%s: %.2f messages a task, at most %.1f", l.name, messages, maxMessages)
 	}
 	if len(w.Violations) > 0 {
 		t.Errorf("%s: %v", l.name, w.Violations[0])
