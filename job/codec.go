@@ -47,7 +47,7 @@ var encMode, decMode, laxMode = sync.OnceValue(func() cbor.EncMode {
 func decoder(extra cbor.ExtraDecErrorCond) cbor.DecMode {
 	return must(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, MaxNestedLevels: maxDepth,
-		MaxArrayElements: MaxBlock, IntDec: cbor.IntDecConvertSigned, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+		MaxArrayElements: MaxBlock, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 		ExtraReturnErrors: extra,
 	}.DecMode())
 }

@@ -21,6 +21,16 @@ func (s *swarm) groupsOf(p protocol.PeerID) protocol.GroupSet { return s.ledger.
 
 func (s *swarm) allGroups() protocol.GroupSet { return protocol.AllGroups(s.manifest().Groups) }
 
+// placed is what the candidates for a group are ordered by: the job or, where the group is
+// input alone, the input. Who has kept it for one job is asked first for the next, and has
+// it already.
+func (s *swarm) placed(g int) protocol.JobID {
+	if source := &s.manifest().Stages[0].Source; g > 0 && source.Index.Defined() {
+		return protocol.JobIDOf(source.Index)
+	}
+	return s.id
+}
+
 // duty is what this peer keeps; the ledger alone counts as group 0.
 func (s *swarm) duty() protocol.GroupSet {
 	groups := s.groupsOf(s.m.self)
@@ -108,7 +118,7 @@ func (s *swarm) place(need *counts) {
 		able := slices.DeleteFunc(slices.Clone(list), func(p protocol.PeerID) bool {
 			return need[g] <= 0 || s.groupsOf(p).Has(g) || p == s.m.self && g == 0
 		})
-		for able = ranked("keep", s.id, uint64(g), able); need[g] > 0 && len(able) > 0; need[g]-- {
+		for able = ranked("keep", s.placed(g), uint64(g), able); need[g] > 0 && len(able) > 0; need[g]-- {
 			i := max(0, slices.IndexFunc(able, func(p protocol.PeerID) bool { return load[p] < most }))
 			p := able[i]
 			able = slices.Delete(able, i, i+1)

@@ -16,6 +16,9 @@ func (m *Machine) leave(forGood bool) {
 	m.leaving, m.forGood = true, m.forGood || forGood
 	m.partAt = m.now.Mono
 	for _, s := range slices.Clone(m.order) {
+		if forGood && s.manifest().Replicas > 0 { // the ledger may not know yet that others go, too
+			s.out.only = s.groupsOf(m.self)
+		}
 		s.refuseAll()
 		for _, sh := range s.shares {
 			if sh == nil {

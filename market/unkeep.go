@@ -68,7 +68,7 @@ func (s *swarm) surplus(g int) bool {
 	if g == 0 {
 		wanted = s.wanted()
 	}
-	mine := rendezvous("keep", s.id, uint64(g), s.m.self)
+	mine := rendezvous("keep", s.placed(g), uint64(g), s.m.self)
 	for _, k := range s.ledger.roster().stores {
 		switch {
 		case k == s.m.self || !s.m.up[k] || !s.groupsOf(k).Has(g):
@@ -76,7 +76,7 @@ func (s *swarm) surplus(g int) bool {
 			if g == 0 { // of the others there are to be so many beside it
 				n++
 			}
-		case !own || rendezvous("keep", s.id, uint64(g), k) < mine:
+		case !own || rendezvous("keep", s.placed(g), uint64(g), k) < mine:
 			n++
 		}
 	}

@@ -93,7 +93,9 @@ func TestInputKeepersReplaced(t *testing.T) {
 			}
 			if replicas == 1 { // one copy is lost with its peer: it has to leave
 				w.Peers[i].step(market.Leaving{ForGood: true})
-				w.Run(w.now+8*time.Second, func() bool { return !w.Peers[i].machine.Busy() })
+				if !w.Run(w.now+time.Minute, func() bool { return !w.Peers[i].machine.Busy() }) {
+					t.Fatalf("peer %d is busy leaving", i)
+				}
 			}
 			w.Peers[i].Kill()
 		}
