@@ -210,7 +210,8 @@ func (s *swarm) loads(candidates []protocol.PeerID) (load map[protocol.PeerID]in
 const endedCall = 8
 
 // call asks the keepers what is news, as a peer that keeps input alone does: it may have no
-// work that they would hear of.
+// work that they would hear of. It says again what it keeps, in case that was lost: no
+// ledger is compared with its.
 func (s *swarm) call() {
 	every := s.m.cfg.Reannounce
 	if !s.running() {
@@ -219,6 +220,11 @@ func (s *swarm) call() {
 	s.callAt = s.m.now.Mono + s.m.jitter(every)
 	s.wakeAt(s.callAt)
 	for _, k := range s.links() {
+		for _, rec := range sorted(s.ledger.keeps) {
+			if left, _ := s.ledger.left(rec); rec.Signer == s.m.self && left != 0 {
+				s.m.tell(k, rec)
+			}
+		}
 		s.m.send(k, &protocol.WorkRequest{Job: s.id, Known: s.known()})
 	}
 }
