@@ -132,7 +132,7 @@ func (f *fetch) wait(w *worker) *item {
 			return it
 		}
 		f.mu.Lock()
-		if f.fatal != nil || f.open == 0 || w.retired {
+		if f.fatal != nil || f.open == 0 || w.retired || f.ctx.Err() != nil {
 			f.mu.Unlock()
 			return nil
 		}

@@ -482,3 +482,18 @@ func BenchmarkFetch(b *testing.B) {
 	}
 	reportCPU(b, used, 64*MaxChunk)
 }
+
+// TestFetchEndsWhenItIsGivenUp gives fetches up at about the time when their workers begin: each of them ends.
+func TestFetchEndsWhenItIsGivenUp(t *testing.T) {
+	me := newMesher(t, noBitswap)
+	staller := evil(t, func(network.Stream, cid.Cid) error { return nil })
+	connect(t, me.host, staller)
+	for i := range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Duration(i)*time.Microsecond, cancel)
+		if err := me.Fetch(ctx, []cid.Cid{cidOf(cid.Raw, key{1, byte(i), byte(i >> 8)})}, []peer.ID{staller.ID()}, FetchOptions{}); err == nil {
+			t.Fatal("fetched what nobody has")
+		}
+		cancel()
+	}
+}
