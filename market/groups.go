@@ -213,13 +213,13 @@ const endedCall = 8
 // work that they would hear of. It says again what it keeps, in case that was lost: no
 // ledger is compared with its.
 func (s *swarm) call() {
-	every := s.m.cfg.Reannounce
-	if !s.running() {
-		every *= endedCall
+	every, links := s.m.cfg.Reannounce, s.links()
+	if !s.running() { // what two keepers say of it is the same, and in full where it is news
+		every, links = every*endedCall, links[:min(1, len(links))]
 	}
 	s.callAt = s.m.now.Mono + s.m.jitter(every)
 	s.wakeAt(s.callAt)
-	for _, k := range s.links() {
+	for _, k := range links {
 		for _, rec := range sorted(s.ledger.keeps) {
 			if left, _ := s.ledger.left(rec); rec.Signer == s.m.self && left != 0 {
 				s.m.tell(k, rec)
