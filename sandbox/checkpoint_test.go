@@ -114,10 +114,10 @@ func TestKilledTaskGoesOnElsewhere(t *testing.T) {
 	autosave := newTask(t, autosaveWasm, "500")
 	autosave.Auto = 1
 	for name, task := range map[string]Task{
-		"contract":  newTask(t, contractWasm, "state", "100", "1000"),
+		"contract":  newTask(t, contractWasm, "state", "300", "5000"),
 		"autosave":  autosave,
-		"longcount": newTask(t, longcountWasm, "4", "1"),
-		"collatz":   goTask("../examples/collatz", "collatz", "4000000")(t),
+		"longcount": newTask(t, longcountWasm, "8", "1"),
+		"collatz":   goTask("../examples/collatz", "collatz", "8000000")(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := eager(t) // its directory keeps the compiled program
