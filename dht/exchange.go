@@ -97,7 +97,7 @@ func (n *Network) answer(s network.Stream) {
 		_ = s.Reset()
 		return
 	}
-	// Who speaks this protocol is of this mesh, whether or not identify has said so yet.
+	// Who speaks this protocol is of this mesh, if identify has not said yet that it isn't.
 	n.presence.arrived(p)
 	if err := writeRecords(s, n.neighbours(p)); err != nil {
 		n.log.Debug("peer exchange broken off", "peer", p, "error", err)

@@ -103,6 +103,9 @@ func (s *presence) subscribe() (event.Subscription, error) {
 func (s *presence) identified(p peer.ID) {
 	err := s.recognise(p)
 	if err == nil {
+		s.mu.Lock()
+		s.pardon(p) // it may have been given the protocols that it lacked
+		s.mu.Unlock()
 		s.arrived(p)
 		return
 	}
@@ -175,11 +178,19 @@ func (s *presence) isGuest(p peer.ID) bool {
 	return err == nil && len(known) > 0
 }
 
-// arrived notes that p, if it is still connected, is a peer of this mesh.
+// pardon takes back the dismissal of p, if there is one. The caller holds mu.
+func (s *presence) pardon(p peer.ID) {
+	if t := s.leaving[p]; t != nil {
+		t.Stop()
+		delete(s.leaving, p)
+	}
+}
+
+// arrived notes that p, if it is still connected and not dismissed, is a peer of this mesh.
 func (s *presence) arrived(p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.up[p]; known || s.closed || s.host.Network().Connectedness(p) != network.Connected {
+	if _, known := s.up[p]; known || s.leaving[p] != nil || s.closed || s.host.Network().Connectedness(p) != network.Connected {
 		return
 	}
 	s.enter(p)
@@ -197,10 +208,7 @@ func (s *presence) enter(p peer.ID) {
 func (s *presence) left(p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.leaving[p]; t != nil {
-		t.Stop()
-		delete(s.leaving, p)
-	}
+	s.pardon(p)
 	if _, known := s.up[p]; !known {
 		return
 	}
