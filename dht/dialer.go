@@ -206,7 +206,8 @@ func (d *dialer) start(ctx context.Context) time.Duration {
 		}
 		c.dialling = true
 		d.active++
-		d.wg.Go(func() { d.try(ctx, c, c.info) })
+		info := c.info // it may change while the dial is under way
+		d.wg.Go(func() { d.try(ctx, c, info) })
 	}
 	return wait
 }
@@ -229,7 +230,7 @@ func (d *dialer) settled() bool {
 	return true
 }
 
-// try dials once and notes the outcome; info is a copy, made under the lock.
+// try dials once and notes the outcome.
 func (d *dialer) try(ctx context.Context, c *candidate, info peer.AddrInfo) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

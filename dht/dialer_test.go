@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 )
 
 // dials runs a dialer in simulated time for as long as given and returns when each dial was made.
@@ -112,4 +113,23 @@ func TestCandidatesAreBoundedAndChosenOnesStay(t *testing.T) {
 	if c := d.candidates["bootstrap"]; c == nil || c.origin != chosen {
 		t.Error("the bootstrap peer was displaced")
 	}
+}
+
+// A dial is to the addresses that were known when it was begun, whatever is learned the next moment.
+func TestDialUnderWayIsNotChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, later := multiaddr.StringCast("/ip4/127.0.0.1/tcp/1"), multiaddr.StringCast("/ip4/127.0.0.1/tcp/2")
+		dialled := make(chan multiaddr.Multiaddr, 1)
+		d := newDialer(3, func() int { return 0 }, func(_ context.Context, info peer.AddrInfo) error {
+			dialled <- info.Addrs[0]
+			return nil
+		}, slog.New(slog.DiscardHandler))
+		d.add(peer.AddrInfo{ID: "a", Addrs: []multiaddr.Multiaddr{first}}, named)
+		d.start(t.Context())
+		d.add(peer.AddrInfo{ID: "a", Addrs: []multiaddr.Multiaddr{later}}, named)
+		if got := <-dialled; !got.Equal(first) {
+			t.Errorf("dialled %s, want %s", got, first)
+		}
+		d.wg.Wait()
+	})
 }
