@@ -91,9 +91,15 @@ func (sh *share) settleProgress(t protocol.TaskIndex) {
 		return
 	}
 	r.checks++
-	s.sign(&protocol.Checkpoint{
-		StageRef: sh.st.ref, Life: c.life, Task: t, Epoch: r.epoch, Sequence: r.checks, State: p.state,
-	})
+	check := &protocol.Checkpoint{StageRef: sh.st.ref, Life: c.life, Task: t, Epoch: r.epoch, Sequence: r.checks, State: p.state}
+	if c.check != nil {
+		if old := c.check.Body.(*protocol.Checkpoint); !old.State.Equals(p.state) {
+			check.Earlier = old.State
+		} else {
+			check.Earlier = old.Earlier
+		}
+	}
+	s.sign(check)
 	if p.next.Defined() {
 		sh.addProgress(r, p.next)
 	}
@@ -190,7 +196,7 @@ func (s *swarm) statesIn(rec *protocol.Record) []cid.Cid {
 	var list []cid.Cid
 	st.each(r.Intersect(st.all()), func(_ protocol.Range, c *cell) bool {
 		if c.done == nil && c.check != nil {
-			list = append(list, c.check.Body.(*protocol.Checkpoint).State)
+			list = append(list, c.check.Body.(*protocol.Checkpoint).States()...)
 		}
 		return true
 	})
@@ -222,10 +228,10 @@ func (s *swarm) tellPast(p protocol.PeerID, c *cell) {
 	}
 }
 
-// checkpointLearned lets go of the state that a newer one replaces.
+// checkpointLearned lets go of the states that a newer checkpoint replaces.
 func (s *swarm) checkpointLearned(old *protocol.Record) {
 	if old != nil {
-		s.dropStates(old.Body.(*protocol.Checkpoint).State)
+		s.dropStates(old.Body.(*protocol.Checkpoint).States()...)
 	}
 }
 
@@ -243,7 +249,9 @@ func (s *swarm) dropStates(list ...cid.Cid) {
 		}
 		st.each(st.all(), func(_ protocol.Range, c *cell) bool {
 			if c.check != nil {
-				needed[key(c.check.Body.(*protocol.Checkpoint).State)] = true
+				for _, state := range c.check.Body.(*protocol.Checkpoint).States() {
+					needed[key(state)] = true
+				}
 			}
 			return true
 		})

@@ -210,7 +210,7 @@ type Run struct {
 	Index   protocol.TaskIndex
 	Sources []cid.Cid         // root of the top seal of the stage it reads, for job.SourceOutputs
 	From    []protocol.PeerID // who has the chunks, best first
-	State   cid.Cid           // checkpoint to go on from; cid.Undef: from the start
+	States  []cid.Cid         // checkpoints to go on from, the newest first, the next where one can't be had or is of no use; then from the start
 	Alone   bool              // nothing else is run meanwhile: it may be what killed a peer
 }
 

@@ -51,6 +51,15 @@ func (w *script) alias(letter string, c cid.Cid) string {
 	return w.aliases[k]
 }
 
+// states are the aliases of states, of which each stands in for the one before it.
+func (w *script) states(letter string, list []cid.Cid) string {
+	text := w.alias(letter, list[0])
+	for _, c := range list[1:] {
+		text += " or " + w.alias(letter, c)
+	}
+	return text
+}
+
 func (w *script) digestName(h protocol.Hash) string {
 	k := string(h[:])
 	if w.aliases[k] == "" {
@@ -101,7 +110,7 @@ func (w *script) record(r *protocol.Record) string {
 	case *protocol.Failed:
 		return fmt.Sprintf("Failed %d/%d generation %d attempt %d reason %d exit %d", b.Stage, b.Task, b.Generation, b.Attempt, b.Reason, b.Exit) + by
 	case *protocol.Checkpoint:
-		return fmt.Sprintf("Checkpoint %d/%d epoch %d number %d %s", b.Stage, b.Task, b.Epoch, b.Sequence, w.alias("checkpoint", b.State)) + by
+		return fmt.Sprintf("Checkpoint %d/%d epoch %d number %d %s", b.Stage, b.Task, b.Epoch, b.Sequence, w.states("checkpoint", b.States())) + by
 	case *protocol.Seal:
 		return fmt.Sprintf("Seal %d level %d number %d %s", b.Stage, b.Level, b.Number, w.alias("root", b.Root)) + by
 	}
@@ -248,8 +257,8 @@ func (w *script) run(r Run) string {
 	for _, c := range r.Sources {
 		text += " of " + w.alias("root", c)
 	}
-	if r.State.Defined() {
-		text += " from " + w.alias("checkpoint", r.State)
+	if len(r.States) > 0 {
+		text += " from " + w.states("checkpoint", r.States)
 	}
 	if r.Alone {
 		text += " alone"

@@ -161,7 +161,7 @@ func (sh *share) start(t protocol.TaskIndex, c *cell) {
 	if c.check != nil {
 		b := c.check.Body.(*protocol.Checkpoint)
 		if !c.failed.hung(sh.s.ledger.generation()) {
-			order.State, r.resumed = b.State, true
+			order.States, r.resumed = b.States(), true
 		}
 		if b.Epoch == r.epoch {
 			r.checks = b.Sequence

@@ -25,21 +25,21 @@ type checkpointCounters struct {
 	useless  atomic.Uint64 // that could not be had, or not be restored
 }
 
-// resume brings the checkpoint that a run goes on from. Where it can't be had the run begins at the start, which loses time
-// and nothing else.
+// resume brings the newest checkpoint that a run can go on from: one that can't be had or can't be restored costs the work since the
+// one before it. Without any the run begins at the start, which loses time and nothing else.
 func (r *runner) resume(t *task, in *prepared) {
-	if !t.State.Defined() {
-		return
+	in.task.State = ""
+	for len(t.States) > 0 && t.ctx.Err() == nil {
+		path, err := r.prep.state(t.ctx, &t.Run, t.States[0], in)
+		if err == nil {
+			err = stateFits(path, in.task.Limits.Disk)
+		}
+		if err == nil {
+			in.task.State = path
+			return
+		}
+		r.forget(t, err)
 	}
-	path, err := r.prep.state(t.ctx, &t.Run, t.State, in)
-	if err == nil {
-		err = stateFits(path, in.task.Limits.Disk)
-	}
-	if err != nil {
-		r.startOver(t, err)
-		return
-	}
-	in.task.State = path
 }
 
 // stateFits refuses what the sandbox would only find too large once it has read it.
@@ -51,37 +51,46 @@ func stateFits(path string, disk int64) error {
 	return err
 }
 
-// startOver notes that a run does not go on from its checkpoint.
-func (r *runner) startOver(t *task, err error) {
+// forget gives up the checkpoint that a run was to go on from.
+func (r *runner) forget(t *task, err error) {
 	if t.ctx.Err() != nil {
 		return
 	}
+	useless := t.States[0]
+	t.States = t.States[1:]
 	r.checkpoints.useless.Add(1)
-	r.log.Warn("a task begins at its start, not at its checkpoint", "job", t.Job.ID, "stage", t.Stage, "task", t.Index,
-		"chunk", t.State, "error", err)
+	what := "a task begins at its start, not at its checkpoint"
+	if len(t.States) > 0 {
+		what = "a task does not go on from its newest checkpoint; the one before it is tried"
+	}
+	r.log.Warn(what, "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "chunk", useless, "error", err)
 }
 
-// sandboxed runs a task's program, from its checkpoint where that is of use, and stores the ones that it makes.
+// sandboxed runs a task's program, from the newest checkpoint that is of use, and stores the ones that it makes.
 func (r *runner) sandboxed(t *task) (sandbox.Result, error) {
 	in := &t.input.task
-	last := t.State
+	last := cid.Undef
 	in.Auto = autoState
 	in.Progress = func(permille int) { t.told.Store(int64(permille) + 1) }
 	in.Checkpoint = func(ctx context.Context, s sandbox.Snapshot) { last = r.checkpoint(ctx, t, s, last) }
-	result, err := r.pool.Run(t.ctx, *in)
-	if in.State == "" || t.ctx.Err() != nil || err != nil && !errors.Is(err, sandbox.ErrState) {
-		return result, err
-	}
-	if err == nil {
-		if err = r.misled(t, &result); err == nil {
-			r.checkpoints.restored.Add(1)
-			return result, nil
+	for in.State != "" {
+		last = t.States[0]
+		result, err := r.pool.Run(t.ctx, *in)
+		if t.ctx.Err() != nil || err != nil && !errors.Is(err, sandbox.ErrState) {
+			return result, err
 		}
-		_ = result.Close() // what can't be removed now goes with the next start
-		_ = os.Remove(in.Log)
+		if err == nil {
+			if err = r.misled(t, &result); err == nil {
+				r.checkpoints.restored.Add(1)
+				return result, nil
+			}
+			_ = result.Close() // what can't be removed now goes with the next start
+			_ = os.Remove(in.Log)
+		}
+		r.forget(t, err)
+		r.resume(t, t.input)
 	}
-	r.startOver(t, err)
-	in.State, last = "", cid.Undef
+	last = cid.Undef
 	return r.pool.Run(t.ctx, *in)
 }
 

@@ -110,7 +110,8 @@ func stateWith(round string) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
-// A checkpoint that can't be had, that is none, or that makes the program fail costs time alone: the run begins at its start.
+// A checkpoint that can't be had, that is none, or that makes the program fail costs time alone: the run goes on from the one before
+// it, or begins at its start.
 func TestUselessCheckpoint(t *testing.T) {
 	n := startNode(t, testConfig(t, t.TempDir()))
 	job := n.submit(api.SubmitRequest{Map: n.contract("state", "5"), Array: ptr(uint64(1)), Replicas: ptr(0), Nondeterministic: true})
@@ -122,27 +123,37 @@ func TestUselessCheckpoint(t *testing.T) {
 	ended := make(chan market.Input, 1)
 	r := newRunner(1, 1<<30, n.prep, n.pool, n.deaths, func(in market.Input) { ended <- in }, n.log)
 	defer r.close()
+	whole, torn, misleading, missing := stateWith("3 7"), stateWith("3 7")[:20], stateWith("many"), []byte(nil)
 	for _, test := range []struct {
 		name    string
-		state   []byte
+		states  [][]byte
 		useless uint64
 		log     string
 	}{
-		{"whole", stateWith("3 7"), 0, "starts at 3\n"},
-		{"torn", stateWith("3 7")[:20], 1, "starts at 0\n"},
-		{"misleading", stateWith("many"), 1, "starts at 0\n"},
-		{"missing", nil, 1, "starts at 0\n"},
+		{"whole", [][]byte{whole, stateWith("2 5")}, 0, "starts at 3\n"},
+		{"torn", [][]byte{torn}, 1, "starts at 0\n"},
+		{"misleading", [][]byte{misleading}, 1, "starts at 0\n"},
+		{"missing", [][]byte{missing}, 1, "starts at 0\n"},
+		{"torn after whole", [][]byte{torn, whole}, 1, "starts at 3\n"},
+		{"misleading after whole", [][]byte{misleading, whole}, 1, "starts at 3\n"},
+		{"missing after whole", [][]byte{missing, whole}, 1, "starts at 3\n"},
+		{"torn after misleading", [][]byte{torn, misleading}, 2, "starts at 0\n"},
+		{"missing after torn", [][]byte{missing, torn}, 2, "starts at 0\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			root, err := cid.V1Builder{Codec: cid.Raw, MhType: multihash.SHA2_256}.Sum([]byte("what nobody has"))
-			if test.state != nil {
-				root, err = n.store.Put(t.Context(), test.state)
-			}
-			if err != nil {
-				t.Fatal(err)
+			var roots []cid.Cid
+			for _, state := range test.states {
+				root, err := cid.V1Builder{Codec: cid.Raw, MhType: multihash.SHA2_256}.Sum([]byte("what nobody has"))
+				if state != nil {
+					root, err = n.store.Put(t.Context(), state)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				roots = append(roots, root)
 			}
 			before := r.checkpoints.useless.Load()
-			r.run([]market.Run{{ID: 1, Job: signed, State: root}})
+			r.run([]market.Run{{ID: 1, Job: signed, States: roots}})
 			e := (<-ended).(market.Ended)
 			if log := string(e.Result.Log.Inline); e.Outcome != market.OutcomeDone || log != test.log {
 				t.Errorf("log %q: %+v", log, e)

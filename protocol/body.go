@@ -51,7 +51,7 @@ func bodyToWire(b Body) proto.Message {
 			Reason: uint32(b.Reason), Exit: b.Exit, Detail: b.Detail, Log: cidToWire(b.Log)}
 	case *Checkpoint:
 		return &pb.Checkpoint{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Life: uint32(b.Life),
-			Task: uint64(b.Task), Epoch: uint64(b.Epoch), Sequence: b.Sequence, State: cidToWire(b.State)}
+			Task: uint64(b.Task), Epoch: uint64(b.Epoch), Sequence: b.Sequence, State: cidToWire(b.State), Earlier: cidToWire(b.Earlier)}
 	case *Seal:
 		return &pb.Seal{Job: []byte(b.Job), Stage: uint32(b.Stage), Key: hashToWire(b.Key), Life: uint32(b.Life), Level: uint32(b.Level),
 			Number: b.Number, Root: cidToWire(b.Root), Time: b.Time, Keep: hashToWire(b.Keep)}
@@ -135,7 +135,7 @@ func (c Codec) bodyFromWire(kind Kind, b []byte) (validBody, error) {
 		var m pb.Checkpoint
 		r.message(b, &m)
 		body = &Checkpoint{StageRef: r.stage(m.Job, m.Stage, m.Key), Life: Life(m.Life), Task: TaskIndex(m.Task),
-			Epoch: Epoch(m.Epoch), Sequence: m.Sequence, State: r.cid(m.State)}
+			Epoch: Epoch(m.Epoch), Sequence: m.Sequence, State: r.cid(m.State), Earlier: r.cid(m.Earlier)}
 	case KindSeal:
 		var m pb.Seal
 		r.message(b, &m)

@@ -39,6 +39,7 @@ func golden(t *testing.T) (names []string, bodies map[string]protocol.Body) {
 		{"done", &protocol.Done{StageRef: ref, Life: 2, Range: tasks, Page: chunk, Receipts: receipts}},
 		{"failed", &protocol.Failed{StageRef: ref, Life: 1, Task: 5, Generation: 2, Attempt: 3, Reason: protocol.ReasonExit, Exit: -1, Detail: "exit status -1", Log: chunk}},
 		{"checkpoint", &protocol.Checkpoint{StageRef: ref, Life: 1, Task: 5, Epoch: 3, Sequence: 9, State: protocoltest.CID(cid.DagProtobuf, "state")}},
+		{"checkpoint-after", &protocol.Checkpoint{StageRef: ref, Life: 1, Task: 5, Epoch: 3, Sequence: 9, State: protocoltest.CID(cid.DagProtobuf, "state"), Earlier: protocoltest.CID(cid.Raw, "earlier")}},
 		{"seal", &protocol.Seal{StageRef: ref, Life: 1, Level: 1, Number: 2, Root: protocoltest.CID(cid.DagCBOR, "root"), Time: 1_700_000_000_002, Keep: hash}},
 		{"reopen", &protocol.Reopen{StageRef: ref, Range: tasks, Life: 3, Cause: protocol.ReopenEpoch, Keep: hash}},
 	}

@@ -169,6 +169,15 @@ type Checkpoint struct {
 	Epoch    Epoch
 	Sequence uint64
 	State    cid.Cid
+	Earlier  cid.Cid // the state before it, for when that can't be had or restored; cid.Undef: none
+}
+
+// States are those that the task can go on from, the newest first.
+func (c *Checkpoint) States() []cid.Cid {
+	if c.Earlier.Defined() {
+		return []cid.Cid{c.State, c.Earlier}
+	}
+	return []cid.Cid{c.State}
 }
 
 // Seal fixes results: of the tasks of a block (level 0), of BlockSize seals of the

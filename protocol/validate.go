@@ -182,6 +182,7 @@ func (c *Checkpoint) validate(PeerID) error {
 	v.epoch(c.Epoch)
 	v.count(c.Sequence, "sequence number over the limit")
 	v.that(ValidCID(c.State), "state is no chunk")
+	v.that(!c.Earlier.Defined() || ValidCID(c.Earlier), "earlier state is no chunk")
 	return v.err
 }
 

@@ -577,6 +577,7 @@ type Checkpoint struct {
 	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	State         []byte                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	Earlier       []byte                 `protobuf:"bytes,9,opt,name=earlier,proto3" json:"earlier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +664,13 @@ func (x *Checkpoint) GetSequence() uint64 {
 func (x *Checkpoint) GetState() []byte {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetEarlier() []byte {
+	if x != nil {
+		return x.Earlier
 	}
 	return nil
 }
@@ -3689,7 +3697,7 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04exit\x18\t \x01(\x11R\x04exit\x12\x16\n" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x10\n" +
-	"\x03log\x18\v \x01(\fR\x03log\"\xb6\x01\n" +
+	"\x03log\x18\v \x01(\fR\x03log\"\xd0\x01\n" +
 	"\n" +
 	"Checkpoint\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
@@ -3699,7 +3707,8 @@ const file_protocol_wire_proto_rawDesc = "" +
 	"\x04task\x18\x05 \x01(\x04R\x04task\x12\x14\n" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05state\x18\b \x01(\fR\x05state\"\xbe\x01\n" +
+	"\x05state\x18\b \x01(\fR\x05state\x12\x18\n" +
+	"\aearlier\x18\t \x01(\fR\aearlier\"\xbe\x01\n" +
 	"\x04Seal\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\fR\x03job\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\rR\x05stage\x12\x10\n" +

@@ -56,8 +56,12 @@ func Body(t *rapid.T, kind protocol.Kind, job protocol.JobID, signer protocol.Pe
 		}
 		return f
 	case protocol.KindCheckpoint:
-		return &protocol.Checkpoint{StageRef: Stage(t, job), Life: Life(t), Task: Task(t), Epoch: Epoch(t, 0),
+		c := &protocol.Checkpoint{StageRef: Stage(t, job), Life: Life(t), Task: Task(t), Epoch: Epoch(t, 0),
 			Sequence: count(t, "sequence"), State: CIDs(t, "state")}
+		if rapid.Bool().Draw(t, "has earlier") {
+			c.Earlier = CIDs(t, "earlier")
+		}
+		return c
 	case protocol.KindSeal:
 		level := rapid.Uint8Range(0, protocol.MaxLevel).Draw(t, "level")
 		most := [...]uint64{protocol.MaxTasks>>10 - 1, protocol.MaxTasks>>20 - 1, 0}[level]

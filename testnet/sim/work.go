@@ -94,16 +94,14 @@ func state(r market.Run, done time.Duration) (cid.Cid, []byte) {
 	return Program(string(data)).Root, binary.BigEndian.AppendUint64(nil, uint64(done))
 }
 
-// progress is what a checkpoint holds; a state that nobody has is the start.
+// progress is what the newest checkpoint holds that somebody has, or the start.
 func (p *Peer) progress(r market.Run) time.Duration {
-	if !r.State.Defined() {
-		return 0
+	for _, state := range r.States {
+		if data, err := p.obtain(state, r.From); err == nil {
+			return time.Duration(binary.BigEndian.Uint64(data))
+		}
 	}
-	data, err := p.obtain(r.State, r.From)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(binary.BigEndian.Uint64(data))
+	return 0
 }
 
 func (p *Peer) finish(r market.Run) {
