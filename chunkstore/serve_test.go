@@ -82,12 +82,8 @@ func TestServerEndsMalformedStreams(t *testing.T) {
 		"trailing":     append([]byte{byte(c.ByteLen() + 1)}, append(c.Bytes(), 0)...),
 	} {
 		s := rawStream(t, me, a)
-		if _, err := s.Write(request); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		_, _ = s.Write(request) // the stream may be ended before all is written
+		_ = s.CloseWrite()
 		if n, err := io.Copy(io.Discard, s); n != 0 {
 			t.Errorf("%s: %d bytes of answer, %v", name, n, err)
 		}
