@@ -34,7 +34,8 @@ help: ## list the targets
 
 build: ## bin/mesh and bin/meshd
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mesh ./cmd/meshd
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/mesh
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/meshd
 	@echo "bin/mesh and bin/meshd: tasks run in $(ENGINE)$(if $(CC_WORKS),, (no C compiler that works: wasmtime needs one))"
 
 demo: build ## five peers count the words of Go's own source tree, and check themselves

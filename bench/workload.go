@@ -269,7 +269,7 @@ func (b *bench) bareWords(ctx context.Context) error {
 		b.figures.addIdeal(name, r, r.wall.Seconds()/float64(b.cores))
 		b.figures.addIdeal(name+" cpu", r, r.cpu)
 	}
-	return nil
+	return b.localWords(ctx)
 }
 
 func (b *bench) words(ctx context.Context, s system, _ int) error {
