@@ -94,7 +94,7 @@ var rows = []row{
 // titles are the columns, in their order.
 var titles = [][2]string{
 	{"mesh", "mesh"}, {"nats", "NATS"}, {"xargs", "xargs"}, {"parallel", "parallel"}, {"gearman", "Gearman"}, {"dask", "Dask"},
-	{localName, "two processes"}, {ideal, "ideal"},
+	{localName, "no mesh"}, {ideal, "ideal"},
 }
 
 func title(name string) string {
