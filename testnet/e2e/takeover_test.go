@@ -142,13 +142,14 @@ func TestChaosATaskGoesOnFromItsCheckpoint(t *testing.T) {
 	watcher := m.peers[(victim+1)%len(m.peers)]
 	log := watcher.begin(t, "logs", "-f", job+"/0")
 	saved := map[int]time.Time{}
-	for last := 0; last < killAt; {
+	last := 0
+	for last < killAt {
 		if n, ok := strings.CutPrefix(strings.TrimSpace(log.line(t)), "saved round "); ok {
 			last, _ = strconv.Atoi(n)
 			saved[last] = time.Now()
 		}
 	}
-	after(size(0, 5*time.Second)) // as far from the checkpoint as can be
+	after(size(0, saved[last].Sub(saved[last-every])*3/4)) // far from the checkpoint, and before the next
 	m.typed(t, "kill", strconv.Itoa(victim)).want(t, 0)
 	killed := time.Now()
 	log.interrupt(t)
