@@ -41,25 +41,16 @@ func (s *swarm) sendDigest(to protocol.PeerID, want bool) {
 	s.m.send(to, &protocol.Digest{Job: s.id, State: s.ledger.digest(), Want: want})
 }
 
-// sendDigests tells all other keepers at once: a job has ended.
-func (s *swarm) sendDigests() {
-	if s.keep == nil {
-		return
-	}
-	for _, k := range s.others() {
-		s.sendDigest(k, false)
-	}
-}
-
 // agreeTick is the exchange of a job that has ended: it goes on with each keeper until that
-// one's state is known to be the same.
+// one's state is known to be the same. Of two the one with the lower ID asks, unless that has
+// led to nothing.
 func (s *swarm) agreeTick() {
 	if s.keep == nil {
 		return
 	}
-	mine := s.ledger.digest()
+	mine, late := s.ledger.digest(), s.m.now.Mono >= s.ended+2*sweepTime
 	for _, k := range s.others() {
-		if s.agreed[k] != mine {
+		if s.agreed[k] != mine && (s.m.self < k || late) {
 			s.sendDigest(k, true)
 		}
 	}

@@ -133,7 +133,7 @@ func (s *swarm) place(need *counts) {
 		s.invite.asked[p] = invitation{s.m.now.Mono, ask[p]}
 		s.wakeIn(s.m.cfg.KeepWait)
 		if p == s.m.self {
-			s.invited(p, ask[p])
+			s.invited(p, ask[p], true)
 		} else {
 			s.m.send(p, &protocol.KeepRequest{Job: s.id, Groups: ask[p]})
 		}

@@ -35,8 +35,8 @@ func (v *inviteState) init() {
 	}
 }
 
-// keepNow signs this peer's Keep, and tells who waits for it: everything it promises is in
-// the store.
+// keepNow signs this peer's Keep, and tells who waits for it, who tells the other keepers, or
+// where nobody does all of them: everything it promises is in the store.
 func (s *swarm) keepNow(groups protocol.GroupSet, told ...protocol.PeerID) {
 	s.m.out.Sync = true
 	s.invite.signing = true
@@ -45,7 +45,7 @@ func (s *swarm) keepNow(groups protocol.GroupSet, told ...protocol.PeerID) {
 	if rec == nil {
 		return
 	}
-	if s.keep != nil {
+	if s.keep != nil && len(told) == 0 {
 		s.pass(rec, s.m.self)
 	}
 	for _, p := range told {
@@ -53,10 +53,11 @@ func (s *swarm) keepNow(groups protocol.GroupSet, told ...protocol.PeerID) {
 	}
 }
 
-// keepLearned looks at what a new keeper means: it may be one that was invited, and it
-// has to be told what is known here.
+// keepLearned looks at what a new keeper means: it may be one that was invited, and who
+// invited it tells it what is known. The others have an exchange with it, as any two keepers.
 func (s *swarm) keepLearned(rec *protocol.Record) {
 	b := rec.Body.(*protocol.Keep)
+	_, asked := s.invite.asked[rec.Signer]
 	s.comes(rec.Signer, b.Groups)
 	if rec.Signer == s.m.self {
 		if !s.invite.signing { // forgotten, as by a journal from a backup
@@ -82,7 +83,14 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 		return
 	}
 	if s.keep != nil && !ofInput(rec) {
-		s.m.sendRecords(rec.Signer, s.id, s.ledger.records())
+		if asked {
+			s.m.sendRecords(rec.Signer, s.id, s.ledger.records())
+			for _, k := range s.others() {
+				if k != rec.Signer {
+					s.m.tell(k, rec)
+				}
+			}
+		}
 		s.tellStored(rec.Signer)
 	}
 	s.settleAccepted()
@@ -167,7 +175,7 @@ func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 		if s.keep != nil {
 			s.brief(from) // who invites may know less than we do
 		}
-		s.invited(from, q.Groups)
+		s.invited(from, q.Groups, false)
 		return
 	}
 	m.remind(from, q.Job)
@@ -177,13 +185,14 @@ func (m *Machine) keepRequest(from protocol.PeerID, q *protocol.KeepRequest) {
 			return
 		}
 		s.hear([]protocol.PeerID{from})
-		s.invited(from, q.Groups)
+		s.invited(from, q.Groups, true)
 	})
 	m.send(from, &protocol.KeepAnswer{Job: q.Job, Accepted: true})
 }
 
-// invited fetches what this peer is to keep, then signs.
-func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
+// invited fetches what this peer is to keep, then signs. Who invites it has perhaps been told
+// already that it tries.
+func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet, told bool) {
 	if !s.running() && s.state != protocol.JobDone || s.m.leaving {
 		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Reason: "the job has ended here, or this peer is leaving"})
 		return
@@ -205,7 +214,9 @@ func (s *swarm) invited(from protocol.PeerID, groups protocol.GroupSet) {
 	if from != s.m.self {
 		s.hear([]protocol.PeerID{from})
 	}
-	s.m.send(from, &protocol.KeepAnswer{Job: s.id, Accepted: true})
+	if !told {
+		s.m.send(from, &protocol.KeepAnswer{Job: s.id, Accepted: true})
+	}
 	if !slices.Contains(s.invite.progress, from) && len(s.invite.progress) < protocol.MaxHints {
 		s.invite.progress = append(s.invite.progress, from)
 	}

@@ -111,7 +111,7 @@ func (s *swarm) orphanTick() {
 	}
 	s.keepNow(0)
 	for _, p := range sortedKeys(s.m.up) {
-		s.invited(p, group0)
+		s.invited(p, group0, true)
 		return
 	}
 }
@@ -128,9 +128,10 @@ func (s *swarm) acknowledge() {
 	}
 	s.acked = true
 	s.stopped[s.m.self] = s.ledger.end.Hash
-	for _, k := range s.others() {
+	for _, k := range append(s.others(), s.owing...) {
 		s.m.send(k, &protocol.Acknowledge{Job: s.id, Order: s.ledger.end.Hash})
 	}
+	s.owing = nil
 	s.m.changed(s.id)
 }
 

@@ -17,6 +17,10 @@ import (
 // keepers that have not acknowledged it: who is away for longer is told when it speaks of it.
 const orderTime = int64(time.Hour / time.Millisecond)
 
+// maxOwing bounds the peers that hear from a keeper as soon as nothing runs there for a job that
+// was ended: who gives the order, and a few who pass it on. Another tells it again, and hears then.
+const maxOwing = 16
+
 // owe has the keepers told of an order that they may not have.
 func (s *swarm) owe(rec *protocol.Record) {
 	if s.owed[rec.Hash] == nil {
@@ -88,15 +92,20 @@ func (s *swarm) keeperHas(k protocol.PeerID, order protocol.Hash) {
 }
 
 // orderFrom notes that a peer has an order and, where that one may owe it to this keeper,
-// acknowledges it: the end of a job only once nothing runs here, so it comes again until then.
+// acknowledges it: the end of a job once nothing runs here.
 func (s *swarm) orderFrom(p protocol.PeerID, rec *protocol.Record) {
 	b, ok := rec.Body.(*protocol.Control)
 	if !ok {
 		return
 	}
 	s.keeperHas(p, rec.Hash)
-	if s.keep != nil && !s.isKeeper(p) && (s.acked || !ends(b.Verb)) {
+	if s.keep == nil || s.isKeeper(p) {
+		return
+	}
+	if s.acked || !ends(b.Verb) {
 		s.m.send(p, &protocol.Acknowledge{Job: s.id, Order: rec.Hash})
+	} else if !slices.Contains(s.owing, p) && len(s.owing) < maxOwing {
+		s.owing = append(s.owing, p)
 	}
 }
 

@@ -78,6 +78,10 @@ func (s *swarm) flushStored() {
 	}
 	list := s.store.tell
 	s.store.tell = nil
+	list = slices.DeleteFunc(list, func(c cid.Cid) bool { // a Done with this peer's receipt says so
+		p := s.store.pages[key(c)]
+		return p != nil && p.by[s.m.self]
+	})
 	if s.keep == nil || len(list) == 0 {
 		return
 	}

@@ -43,6 +43,7 @@ type swarm struct {
 	around  time.Duration                     // when neighbours are asked next, while there is no keeper
 	stopped map[protocol.PeerID]protocol.Hash // who acknowledged which order to end; it may come before the order
 	acked   bool
+	owing   []protocol.PeerID                          // who told the order that ended the job and waits to hear that nothing runs here
 	over    time.Duration                              // when it is let go of, as a keeper says that it was done and let go of; 0: none does
 	owed    map[protocol.Hash]map[protocol.PeerID]bool // orders that keepers are to be told, and who of them has each
 	owedAt  time.Duration                              // when they are told again
@@ -306,8 +307,6 @@ func (s *swarm) end(state protocol.JobState, reason string) {
 	}
 	s.refuseAll()
 	s.flushStored()
-	s.m.flushNews() // or the others' digests would differ until it comes, and bring their whole state
-	s.sendDigests()
 	clear(s.store.pages)
 	clear(s.store.away)
 	clear(s.sealer.ready)
