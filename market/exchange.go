@@ -79,7 +79,7 @@ func (s *swarm) digest(from protocol.PeerID, d *protocol.Digest) {
 	case s.isKeeper(from):
 		s.sendCompare(from, []protocol.Part{s.ledger.partJob()})
 	default:
-		s.m.sendRecords(from, s.id, s.ledger.records())
+		s.m.tellAll(from, s)
 		s.sendDigest(from, false)
 	}
 }

@@ -97,7 +97,10 @@ func (s *swarm) taskAt(p protocol.PeerID, ref protocol.StageRef) time.Duration {
 
 // workRequest answers a peer that looks for work, and makes it a member.
 func (s *swarm) workRequest(from protocol.PeerID, q *protocol.WorkRequest) {
-	if s.keep == nil {
+	if s.keep == nil { // it may have been a keeper, or is asked by who knows of none
+		if len(s.ledger.keepers()) > 0 && q.Known != s.known() {
+			s.brief(from)
+		}
 		return
 	}
 	w := s.memberSeen(from)

@@ -82,14 +82,19 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 		}
 		return
 	}
+	if s.keep != nil && asked {
+		for _, k := range s.others() {
+			if k == rec.Signer {
+				continue
+			}
+			if s.m.tellSoon(k, rec); !ofInput(rec) {
+				s.m.urge(k)
+			}
+		}
+	}
 	if s.keep != nil && !ofInput(rec) {
 		if asked {
-			s.m.sendRecords(rec.Signer, s.id, s.ledger.records())
-			for _, k := range s.others() {
-				if k != rec.Signer {
-					s.m.tell(k, rec)
-				}
-			}
+			s.m.tellAll(rec.Signer, s)
 		}
 		s.tellStored(rec.Signer)
 	}

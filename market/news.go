@@ -50,6 +50,15 @@ func (m *Machine) tellSoon(to protocol.PeerID, rec *protocol.Record) bool {
 	return true
 }
 
+// tellAll tells a peer all that is visible of a job, with the next Ready: what waits for it is
+// part of that, and what is told next may refer to it.
+func (m *Machine) tellAll(to protocol.PeerID, s *swarm) {
+	g := m.gazetteOf(to)
+	g.jobs[s.id] = s.ledger.records()
+	g.urgent = true
+	m.pending[to] = g
+}
+
 // urge has what waits for a peer told with the next Ready.
 func (m *Machine) urge(to protocol.PeerID) {
 	if g := m.news[to]; g != nil && len(g.jobs) > 0 {

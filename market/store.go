@@ -107,13 +107,14 @@ func (s *swarm) tellStored(to protocol.PeerID) {
 	s.sendStored(to, list)
 }
 
-// stored takes another keeper's word for what it has.
+// stored takes another keeper's word for what it has. Its Keep comes by who invited it, and may
+// be a moment later: then the word for a page that is known here counts.
 func (s *swarm) stored(from protocol.PeerID, msg *protocol.Stored) {
-	if !s.isKeeper(from) {
-		return
-	}
-	for _, c := range msg.Pages {
-		s.stateStored(from, c)
+	known := s.isKeeper(from)
+	if known {
+		for _, c := range msg.Pages {
+			s.stateStored(from, c)
+		}
 	}
 	if s.keep == nil {
 		return
@@ -121,10 +122,13 @@ func (s *swarm) stored(from protocol.PeerID, msg *protocol.Stored) {
 	for _, c := range msg.Pages {
 		p := s.store.pages[key(c)]
 		if p == nil {
-			if len(s.store.pages) >= maxUnknownPages {
+			if !known || len(s.store.pages) >= maxUnknownPages {
 				continue
 			}
 			p = s.pageOf(c, protocol.StageRef{}, protocol.Range{})
+		}
+		if !known && len(p.by) >= MaxKeeps {
+			continue
 		}
 		p.by[from] = true
 		s.considerSeal(p.ref, p.rng)
