@@ -17,6 +17,7 @@ type disk struct {
 	blocks  map[string][]byte                  // by CID
 	fresh   map[string]bool                    // blocks that are not durable
 	wanted  bool                               // a sync of the store is owed before anything is sent
+	after   int                                // where it is, the entries of the journal from here on wait for it
 	pins    map[protocol.JobID]map[string]bool // what is kept for a job: the rest goes when it likes
 
 	records map[uint64]bool                            // hashes of the durable records
@@ -75,6 +76,13 @@ func (d *disk) pinned(key string) bool {
 // durable tells whether a block outlives a power cut.
 func (d *disk) durable(key string) bool { return d.blocks[key] != nil && !d.fresh[key] }
 
+// want asks for the store to be durable before what is journaled from now on.
+func (d *disk) want() {
+	if !d.wanted {
+		d.wanted, d.after = true, len(d.journal)
+	}
+}
+
 // sync makes the journal durable, and the store where it is wanted.
 func (d *disk) sync() {
 	for _, e := range d.journal[d.synced:] {
@@ -98,10 +106,14 @@ func (d *disk) sync() {
 	}
 }
 
-// crash loses part of what was not synced and gives the number of entries and blocks that went.
+// crash loses part of what was not synced and gives the number of entries and blocks that went. An
+// entry that was to wait for the store has not been written.
 func (d *disk) crash(rng *rand.Rand) (lost, blocks int) {
 	if tail := len(d.journal) - d.synced; tail > 0 {
 		lost = rng.IntN(tail + 1)
+	}
+	if d.wanted {
+		lost = max(lost, len(d.journal)-max(d.after, d.synced))
 	}
 	d.journal = d.journal[:len(d.journal)-lost]
 	d.wanted = false

@@ -60,6 +60,9 @@ func (p *Peer) write(e *market.Effects) bool {
 			return false
 		}
 	}
+	if e.Sync {
+		p.disk.want()
+	}
 	for _, entry := range e.Persist {
 		p.disk.journal = append(p.disk.journal, entry)
 		p.w.inv.made(p, entry)
@@ -67,7 +70,6 @@ func (p *Peer) write(e *market.Effects) bool {
 			return false
 		}
 	}
-	p.disk.wanted = p.disk.wanted || e.Sync
 	if len(e.Send) == 0 && len(e.Announce) == 0 && len(e.Drop) == 0 && p.w.chance(p.w.cfg.Lazy) {
 		return true
 	}
