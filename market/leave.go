@@ -198,6 +198,7 @@ func (m *Machine) sweep() {
 		case s.retireAt() <= m.now.Unix && (len(s.owed) == 0 || s.retireAt()+orderTime <= m.now.Unix):
 			m.retire(s)
 		default:
+			s.soundOut()
 			s.inviteTick() // results have their replicas until they go
 			s.callTick()
 			s.surplusTick()

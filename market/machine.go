@@ -32,6 +32,7 @@ type Machine struct {
 	up   map[protocol.PeerID]bool          // connected
 	down map[protocol.PeerID]time.Duration // known to be unreachable, since
 	gone map[protocol.PeerID]time.Duration // probed in vain, when last
+	ask  map[protocol.PeerID]bool          // nothing is known of them, and they are being probed
 
 	table    map[protocol.JobID]*protocol.Announcement
 	poll     time.Duration // when a neighbour is asked for open jobs next
@@ -65,7 +66,7 @@ func New(cfg Config, at Instant, entries []Entry) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg, self: cfg.Signer.ID(), now: at, seed: cfg.Seed,
 		up: map[protocol.PeerID]bool{}, down: map[protocol.PeerID]time.Duration{},
-		gone: map[protocol.PeerID]time.Duration{}, finals: map[protocol.JobID]final{},
+		gone: map[protocol.PeerID]time.Duration{}, ask: map[protocol.PeerID]bool{}, finals: map[protocol.JobID]final{},
 		table: map[protocol.JobID]*protocol.Announcement{}, swarms: map[protocol.JobID]*swarm{},
 		learning: map[protocol.JobID][]func(*swarm, error){}, runs: map[RunID]*run{}, fetches: map[FetchID]func(Fetched){}, paces: map[string]*pace{},
 		news: map[protocol.PeerID]*gazette{}, pending: map[protocol.PeerID]*gazette{},
@@ -260,7 +261,22 @@ func (s *swarm) lookFor() {
 			s.m.out.Probe = append(s.m.out.Probe, k)
 		}
 	}
+	s.soundOut()
 	s.wakeIn(forgetDown)
+}
+
+// soundOut probes the keepers of a job of which nothing has been heard since this peer knows of
+// it, as after a start: they would pass for reachable for ever, and nobody take their place.
+func (s *swarm) soundOut() {
+	if s.keep == nil || s.m.now.Mono-s.started < forgetDown {
+		return
+	}
+	for _, k := range s.everybody() {
+		if _, gone := s.m.down[k]; !gone && !s.m.up[k] && k != s.m.self && !s.m.ask[k] && len(s.m.ask) < MaxMembers {
+			s.m.ask[k] = true
+			s.m.out.Probe = append(s.m.out.Probe, k)
+		}
+	}
 }
 
 func (m *Machine) peerUp(p protocol.PeerID) {
@@ -296,6 +312,7 @@ func (m *Machine) markDown(p protocol.PeerID) {
 }
 
 func (m *Machine) probed(p protocol.PeerID, alive bool) {
+	delete(m.ask, p)
 	if alive {
 		delete(m.down, p)
 		delete(m.gone, p)

@@ -104,6 +104,30 @@ func TestInputKeepersReplaced(t *testing.T) {
 	}
 }
 
+// TestInputKeeperNeverComesBack has all peers stop after a job is done, and all but one of those that keep parts of its input
+// start again: they never met that one, and find out all the same that others have to keep those in its place.
+func TestInputKeeperNeverComesBack(t *testing.T) {
+	w := New(lan(74, 8))
+	id := submit(t, w, 0, withInput(64, 9, 1))
+	until(t, w, id, time.Minute)
+	w.Run(w.now+10*time.Second, nil)
+	var away *Peer
+	for _, p := range w.Peers[1:] {
+		if v, ok := p.View(id); ok && v.Keeps != 0 && !v.Keeper {
+			away = p
+		}
+	}
+	for _, p := range w.Peers {
+		p.Kill()
+	}
+	for _, p := range w.Peers {
+		if p != away {
+			p.Restart()
+		}
+	}
+	even(t, w, id)
+}
+
 // TestInputLost wants a job whose input is away to say so, and to go on when it is back.
 func TestInputLost(t *testing.T) {
 	cfg := lan(76, 6)
