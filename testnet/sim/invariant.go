@@ -296,7 +296,7 @@ func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, 
 			}
 		})
 	case *protocol.Seal:
-		refers("leaf or node", p.disk.durable(b.Root.KeyString()))
+		refers("leaf or node", v.unkept[b.Keep] || p.disk.durable(b.Root.KeyString()))
 	case *protocol.Checkpoint:
 		refers("state", p.disk.durable(b.State.KeyString()))
 	}
