@@ -162,7 +162,7 @@ func (p *process) exchange(ctx context.Context, q *request, limit time.Duration,
 	deadline := time.Now().Add(limit)
 	if err := errors.Join(p.in.SetWriteDeadline(deadline), p.out.SetReadDeadline(deadline)); err != nil {
 		p.kill()
-		return a, nil, writeError{err}
+		return a, nil, writeError{fmt.Errorf("%w: %w", errCrashed, err)} // a pipe is closed once the child has ended
 	}
 	stop := context.AfterFunc(ctx, p.kill)
 	var err error

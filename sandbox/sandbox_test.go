@@ -177,3 +177,22 @@ func TestChildThatDoesNotStartIsNoFaultOfTheTask(t *testing.T) {
 		}
 	}
 }
+
+// A child that has ended before it is asked anything is one that crashed, whatever its pipe says.
+func TestExchangeWithAnEndedChild(t *testing.T) {
+	s, err := newSpawner([]string{"/bin/false"}, nil, testConfig(t, 1).Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	p, err := s.fork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	<-p.dead
+	var lost writeError
+	if _, _, err := p.exchange(t.Context(), &request{}, time.Minute, nil); !errors.Is(err, errCrashed) || !errors.As(err, &lost) {
+		t.Errorf("exchange: %v", err)
+	}
+}
