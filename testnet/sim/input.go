@@ -127,8 +127,12 @@ func (v *invariants) dropped(p *Peer, d market.Drop) {
 	if groups == 0 {
 		groups = protocol.AllGroups(j.Manifest.Groups)
 	}
+	held, left := v.held[leaver{p.ID(), d.Job}]
 	eachGroup(groups, func(g int) {
 		c := partOf(j, g)[0].KeyString()
+		if left && p.disk.pins[d.Job][c] && !held.Has(g) {
+			v.w.violate("I1", "peer %d lets go of group %d, which nobody has said to hold since its Keep was taken back", p.Index, g)
+		}
 		n := 0
 		for _, q := range v.w.Peers {
 			if q != p && q.disk.durable(c) && q.disk.pins[d.Job][c] {

@@ -12,6 +12,12 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
+// leaver is a peer that has taken back what it keeps of a job.
+type leaver struct {
+	peer protocol.PeerID
+	job  protocol.JobID
+}
+
 // invariants watches a world for what docs/design.md section 5.7 forbids. Which check is
 // made when:
 //
@@ -35,8 +41,9 @@ type invariants struct {
 	states    map[part]protocol.JobState
 	images    map[part][]image
 	cancelled map[protocol.JobID]bool
-	paused    map[protocol.JobID]bool // ever
-	unkept    map[protocol.Hash]bool  // Keeps that their signers have taken back
+	paused    map[protocol.JobID]bool      // ever
+	unkept    map[protocol.Hash]bool       // Keeps that their signers have taken back
+	held      map[leaver]protocol.GroupSet // what others said that they hold, to who had taken its Keep back
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
 	pages     map[string]protocol.Range // what a Done said of each
@@ -77,7 +84,7 @@ type sealed struct {
 func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
-		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
+		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, held: map[leaver]protocol.GroupSet{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
 		pages: map[string]protocol.Range{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
@@ -116,6 +123,9 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 		v.keeps[h] = keepOf{rec.Signer, b.Job}
 	case *protocol.Unkeep:
 		v.unkept[b.Keep] = true
+		if rec.Signer == p.ID() {
+			v.held[leaver{p.ID(), b.Job}] &^= max(b.Groups, 1)
+		}
 	case *protocol.Control:
 		if rec.Signer != ownerSigner().ID() {
 			v.w.violate("I8", "peer %d takes an order that is not the owner's", p.Index)
@@ -268,6 +278,10 @@ func (v *invariants) sent(p, to *Peer, m protocol.Message) {
 	case *protocol.Stored:
 		for _, c := range m.Pages {
 			refers("block", p.disk.durable(c.KeyString()))
+		}
+	case *protocol.KeepAnswer:
+		if m.Holds {
+			v.held[leaver{to.ID(), m.Job}] |= m.Groups
 		}
 	case *protocol.Replicate:
 		refers("state", p.disk.durable(m.Root.KeyString()))
