@@ -35,9 +35,12 @@ func measure(daemons []int, f func() error) (reading, error) {
 }
 
 // childrenCPU is the CPU time of all processes that this one has waited for.
-func childrenCPU() float64 {
+func childrenCPU() float64 { return processCPU(syscall.RUSAGE_CHILDREN) }
+
+// processCPU is the CPU time of this process (RUSAGE_SELF), or of those that it has waited for.
+func processCPU(who int) float64 {
 	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+	if err := syscall.Getrusage(who, &u); err != nil {
 		return 0
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9

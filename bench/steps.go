@@ -30,23 +30,35 @@ const chunkSize = 1 << 20
 // at the same time, it goes over TLS to another store, where it is hashed and written again, and its pieces are counted in the
 // sandbox by as many processes as there are cores, and merged. Nothing is scheduled, announced, recorded or waited for.
 func (b *bench) localWords(ctx context.Context) error {
-	l, err := b.newLocal()
+	own, children := processCPU(syscall.RUSAGE_SELF), childrenCPU()
+	wall, err := b.steps(ctx)
 	if err != nil {
 		return err
+	}
+	b.figures.put("words", localName, wall.Seconds())
+	b.figures.put("words cpu", localName, processCPU(syscall.RUSAGE_SELF)-own+childrenCPU()-children)
+	return nil
+}
+
+// steps takes them, and the time, that of compiling the program apart. When it returns its processes have ended: only then is their
+// CPU time known.
+func (b *bench) steps(ctx context.Context) (wall time.Duration, err error) {
+	l, err := b.newLocal()
+	if err != nil {
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
 	dirs := [2]string{filepath.Join(b.dir, "floor-from"), filepath.Join(b.dir, "floor-to")}
 	for _, d := range dirs {
 		if err := os.Mkdir(d, 0o777); err != nil {
-			return err
+			return 0, err
 		}
 		defer os.RemoveAll(d)
 	}
 	wasm := filepath.Join(b.examples, "wordcount", "wordcount.wasm")
 	if _, err := l.count(ctx, wasm, "count", nil); err != nil { // compiles it
-		return err
+		return 0, err
 	}
-	own, children := ownCPU(), childrenCPU()
 	r, err := measure(nil, func() error {
 		chunks, err := importText(b.text.whole, dirs[0], b.cores)
 		if err != nil {
@@ -57,24 +69,7 @@ func (b *bench) localWords(ctx context.Context) error {
 		both.Go(func() error { return l.words(ctx, wasm, chunks, filepath.Join(b.dir, "floor-out")) })
 		return both.Wait()
 	})
-	if err != nil {
-		return err
-	}
-	if err := l.close(); err != nil { // only now is its processes' time known
-		return err
-	}
-	b.figures.put("words", localName, r.wall.Seconds())
-	b.figures.put("words cpu", localName, ownCPU()-own+childrenCPU()-children)
-	return nil
-}
-
-// ownCPU is the CPU time of this process.
-func ownCPU() float64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+	return r.wall, err
 }
 
 // keep hashes a chunk and writes it to a file of its own.
@@ -143,6 +138,7 @@ func ship(ctx context.Context, chunks []string, to string) error {
 	}
 	defer ln.Close()
 	ends, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { _ = ln.Close() })() // or who waits for the other end would for ever
 	ends.Go(func() error {
 		c, err := ln.Accept()
 		if err != nil {

@@ -35,8 +35,8 @@ func (v *inviteState) init() {
 	}
 }
 
-// keepNow signs this peer's Keep, and tells who waits for it, who tells the other keepers, or
-// where nobody does all of them: everything it promises is in the store.
+// keepNow signs this peer's Keep: everything it promises is in the store. It tells those that
+// have invited it, who tell the other keepers; where nobody has, it tells them itself.
 func (s *swarm) keepNow(groups protocol.GroupSet, told ...protocol.PeerID) {
 	s.m.out.Sync = true
 	s.invite.signing = true
@@ -83,22 +83,28 @@ func (s *swarm) keepLearned(rec *protocol.Record) {
 		return
 	}
 	if s.keep != nil && asked {
-		for _, k := range s.others() {
-			if k == rec.Signer {
-				continue
-			}
-			if s.m.tellSoon(k, rec); !ofInput(rec) {
-				s.m.urge(k)
-			}
-		}
+		s.introduce(rec)
 	}
 	if s.keep != nil && !ofInput(rec) {
-		if asked {
-			s.m.tellAll(rec.Signer, s)
-		}
 		s.tellStored(rec.Signer)
 	}
 	s.settleAccepted()
+}
+
+// introduce tells the other keepers of one that this peer has invited, and that one, if it keeps
+// the ledger, all that is known.
+func (s *swarm) introduce(keep *protocol.Record) {
+	for _, k := range s.others() {
+		if k == keep.Signer {
+			continue
+		}
+		if s.m.tellSoon(k, keep); !ofInput(keep) {
+			s.m.urge(k)
+		}
+	}
+	if !ofInput(keep) {
+		s.m.tellAll(keep.Signer, s)
+	}
 }
 
 // comes takes from what a candidate was asked to keep what it has signed for. A Keep of the

@@ -268,6 +268,29 @@ func (w *World) loseStates(id protocol.JobID, of protocol.PeerID) {
 	}
 }
 
+// TestEveryPeerHasItsShare wants no peer to run fewer than half as many tasks as it would if all ran alike.
+func TestEveryPeerHasItsShare(t *testing.T) {
+	const tasks, peers = 200, 5
+	for seed := range uint64(20) {
+		cfg := lan(300+seed, peers)
+		cfg.DelayMax = 30 * time.Millisecond
+		cfg.Task = func(protocol.StageIndex, protocol.TaskIndex) time.Duration { return 50 * time.Millisecond }
+		w := New(cfg)
+		id := submit(t, w, 0, func(s *job.Spec) { s.Array = tasks })
+		until(t, w, id, time.Minute)
+		v, _ := w.Peers[0].View(id)
+		ran := map[protocol.PeerID]uint64{}
+		for _, s := range v.Shares {
+			ran[s.Peer] = uint64(s.Tasks)
+		}
+		for _, p := range w.Peers {
+			if n := ran[p.ID()]; n < tasks/peers/2 {
+				t.Errorf("seed %d: peer %d ran %d of %d tasks", 300+seed, p.Index, n, tasks)
+			}
+		}
+	}
+}
+
 // TestLeaves wants a peer that leaves to lose no finished result and to hand on the rest
 // at once.
 func TestLeaves(t *testing.T) {
