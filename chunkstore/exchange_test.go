@@ -398,6 +398,7 @@ func TestKeptStream(t *testing.T) {
 				s.Reset()
 			}
 			a.mu.Unlock()
+			eventually(t, "the stream that died to be through", func() bool { return a.Stats().Serving == 0 })
 		}
 	}
 	if d := me.Stats().Total.Drops; d != 0 {
