@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -167,8 +168,17 @@ func (f *fetched) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// joinBuffer is what is gathered of small outputs before it is written.
+const joinBuffer = 64 << 10
+
 // join copies all standard outputs, in task order.
-func join(dst io.Writer, res *fetched, w *written) error {
+func join(dst io.Writer, res *fetched, w *written) (err error) {
+	to := bufio.NewWriterSize(struct{ io.Writer }{dst}, joinBuffer) // a file's ReadFrom would take a buffer for each output
+	defer func() {
+		if failed := to.Flush(); err == nil {
+			err = failed
+		}
+	}()
 	for {
 		out, err := res.Next()
 		if err == io.EOF {
@@ -180,7 +190,7 @@ func join(dst io.Writer, res *fetched, w *written) error {
 		if out.File != "" {
 			continue
 		}
-		n, err := io.Copy(dst, res)
+		n, err := io.Copy(to, res)
 		if w.Bytes += uint64(n); err != nil {
 			return err
 		}
