@@ -151,8 +151,9 @@ const (
 	// MaxKeeps bounds the Keeps of a job, 250 bytes each: 64 chunk groups with three peers
 	// each, all replaced four times, and some more.
 	MaxKeeps = 1024
-	// MaxMembers bounds the members that a keeper follows.
-	MaxMembers = 4096
+	// MaxMembers bounds the members that a keeper follows, some 500 bytes each: 8 MiB. Each of the R+1
+	// keepers of a job follows two in R+1 of them, so that a job has 32,768 workers with R = 3.
+	MaxMembers = 16384
 	// MaxStanding bounds the bids that stand at a holder, for one job.
 	MaxStanding = 1024
 	// MaxSegments bounds the spans of a stage's ledger that are not done: a grant that would

@@ -110,6 +110,9 @@ func (s *swarm) lacking(keepers int) (need *counts, few protocol.GroupSet) {
 // order, of those that keep no more than their part while there are such.
 func (s *swarm) place(need *counts) {
 	s.awaited(need)
+	if slices.Max(need[:]) <= 0 {
+		return
+	}
 	list := s.candidates(need)
 	load, most := s.loads(list)
 	ask := map[protocol.PeerID]protocol.GroupSet{}

@@ -64,3 +64,25 @@ func TestLedgerOfAMillionTasks(t *testing.T) {
 		t.Errorf("%d levels of seals", levels)
 	}
 }
+
+// A keeper of more members than it can follow forgets those that were silent longest, and keeps
+// most of its table.
+func TestMembersAreBounded(t *testing.T) {
+	m := testMachine(t, 0, nil)
+	s := newSwarm(m, testJob(t, 10, nil))
+	name := func(i int) protocol.PeerID { return protocol.PeerID(fmt.Sprintf("%07d", 7919*i%1e7)) }
+	const n = 2*MaxMembers + 1
+	for i := range n {
+		m.now.Mono++
+		s.memberSeen(name(i))
+		s.memberSeen(name(0))
+	}
+	if len(s.watch.members) > MaxMembers || len(s.watch.members) < MaxMembers/2 {
+		t.Errorf("%d members are followed", len(s.watch.members))
+	}
+	for i := range n {
+		if known := s.watch.members[name(i)] != nil; known != (i == 0 || i > n-len(s.watch.members)) {
+			t.Fatalf("member %d of %d, in the order that they were heard: known is %v", i, n, known)
+		}
+	}
+}

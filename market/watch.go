@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -79,7 +80,7 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 	w := s.watch.members[p]
 	if w == nil {
 		if len(s.watch.members) >= MaxMembers {
-			s.forgetMember()
+			s.forgetMembers()
 		}
 		w = &member{doubt: never, lacks: never}
 		s.watch.members[p], s.watch.order = w, nil
@@ -90,15 +91,16 @@ func (s *swarm) memberSeen(p protocol.PeerID) *member {
 	return w
 }
 
-// forgetMember drops the member that was silent longest.
-func (s *swarm) forgetMember() {
-	var old protocol.PeerID
-	for _, p := range s.watch.list() {
-		if old == "" || s.watch.members[p].seen < s.watch.members[old].seen {
-			old = p
-		}
+// forgetMembers drops the members that were silent longest: a few at once, so that a table that
+// stays full is not looked through for each newcomer.
+func (s *swarm) forgetMembers() {
+	old := sortedKeys(s.watch.members)
+	slices.SortStableFunc(old, func(a, b protocol.PeerID) int {
+		return cmp.Compare(s.watch.members[a].seen, s.watch.members[b].seen)
+	})
+	for _, p := range old[:MaxMembers/16] {
+		s.watch.forget(p)
 	}
-	s.watch.forget(old)
 }
 
 // beat takes a member's beat and tells it where it is wrong about what it holds.
