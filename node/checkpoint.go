@@ -66,15 +66,30 @@ func (r *runner) forget(t *task, err error) {
 	r.log.Warn(what, "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "chunk", useless, "error", err)
 }
 
-// sandboxed runs a task's program, from the newest checkpoint that is of use, and stores the ones that it makes.
-func (r *runner) sandboxed(t *task) (sandbox.Result, error) {
+// equip gives a task a log, and what is to be done with its progress and its checkpoints. The one that it goes on from is the
+// last that the machine has.
+func (r *runner) equip(t *task) {
 	in := &t.input.task
+	if in.Log == "" {
+		in.Log = r.prep.files.log()
+	}
+	r.mu.Lock()
+	t.log = in.Log
+	r.mu.Unlock()
 	last := cid.Undef
+	if in.State != "" {
+		last = t.States[0]
+	}
 	in.Auto = autoState
 	in.Progress = func(permille int) { t.told.Store(int64(permille) + 1) }
 	in.Checkpoint = func(ctx context.Context, s sandbox.Snapshot) { last = r.checkpoint(ctx, t, s, last) }
+}
+
+// sandboxed runs a task's program, from the newest checkpoint that is of use, and stores the ones that it makes.
+func (r *runner) sandboxed(t *task) (sandbox.Result, error) {
+	in := &t.input.task
 	for in.State != "" {
-		last = t.States[0]
+		r.equip(t)
 		result, err := r.pool.Run(t.ctx, *in)
 		if t.ctx.Err() != nil || err != nil && !errors.Is(err, sandbox.ErrState) {
 			return result, err
@@ -90,7 +105,7 @@ func (r *runner) sandboxed(t *task) (sandbox.Result, error) {
 		r.forget(t, err)
 		r.resume(t, t.input)
 	}
-	last = cid.Undef
+	r.equip(t)
 	return r.pool.Run(t.ctx, *in)
 }
 

@@ -33,22 +33,20 @@ func (r *runner) execute(t *task) market.Ended {
 	if t.err != nil {
 		return r.unable(t, t.err)
 	}
-	in := t.input
-	if in.task.Log == "" {
-		in.task.Log = r.prep.files.log()
-	}
-	r.mu.Lock()
-	t.log = in.task.Log
-	r.mu.Unlock()
 	result, err := r.sandboxed(t)
+	return r.settle(t, &result, err)
+}
+
+// settle stores what a run left, and says how it ended. The result is closed.
+func (r *runner) settle(t *task, result *sandbox.Result, err error) market.Ended {
 	if err != nil || result.Log.Size > 0 || !result.Class.Completed() { // else no log was begun
-		defer os.Remove(in.task.Log)
+		defer os.Remove(t.input.task.Log)
 	}
 	if err != nil {
 		return r.unable(t, err)
 	}
 	defer result.Close()
-	e, err := r.conclude(t, &result)
+	e, err := r.conclude(t, result)
 	if err != nil {
 		return r.unable(t, err)
 	}

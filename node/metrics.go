@@ -51,6 +51,7 @@ func newMetric(name, help, label, labelValue string, kind prometheus.ValueType, 
 // series is every time series of a peer. Names are an interface: they are only added to.
 func series() []metric {
 	const ended, endedHelp = "tasks_total", "Runs of tasks that have ended here, by how."
+	const rows, rowsHelp = "task_rows_total", "Rows of brief tasks that ran here, by whether they came to one that was not brief."
 	const checks, checksHelp = "checkpoints_total", "Checkpoints of tasks that ran here: stored or not, gone on from or of no use."
 	const moved, movedHelp = "chunk_bytes_total", "Payload of chunks moved between this peer and others."
 	const net, netHelp = "network_bytes_total", "Payload of all streams between this peer and others."
@@ -61,6 +62,8 @@ func series() []metric {
 		counter(ended, endedHelp, "outcome", "failed", func(s *snapshot) float64 { return float64(s.n.runner.count.failed.Load()) }),
 		counter(ended, endedHelp, "outcome", "released", func(s *snapshot) float64 { return float64(s.n.runner.count.released.Load()) }),
 		counter(ended, endedHelp, "outcome", "stopped", func(s *snapshot) float64 { return float64(s.n.runner.count.stopped.Load()) }),
+		counter(rows, rowsHelp, "event", "whole", func(s *snapshot) float64 { return float64(s.n.runner.count.rows.Load()) }),
+		counter(rows, rowsHelp, "event", "broken", func(s *snapshot) float64 { return float64(s.n.runner.count.broken.Load()) }),
 		counter(checks, checksHelp, "event", "stored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.stored.Load()) }),
 		counter(checks, checksHelp, "event", "unstored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.unstored.Load()) }),
 		counter(checks, checksHelp, "event", "restored", func(s *snapshot) float64 { return float64(s.n.runner.checkpoints.restored.Load()) }),

@@ -47,15 +47,17 @@ type runner struct {
 	queue   []*task   // not running yet
 	ahead   []*task   // only to be prepared
 	tasks   map[market.RunID]*task
-	lent    uint64 // memory of running tasks
-	running int
+	lent    uint64 // memory of running tasks, once for those in a row
+	running int    // slots that are taken
+	habit   habit
 	closed  bool
 }
 
 // runnerCounters count how runs ended.
 type runnerCounters struct {
 	done, failed, released, stopped atomic.Uint64
-	wall                            atomic.Int64 // ns
+	rows, broken                    atomic.Uint64 // rows of tasks that went well, and that came to a task that was not brief
+	wall                            atomic.Int64  // ns
 }
 
 // task is a Run on its way. Guarded by runner.mu, but for what says otherwise.
@@ -230,30 +232,51 @@ func (r *runner) nextFresh() (t *task, wanted bool) {
 // slot runs tasks until the runner closes.
 func (r *runner) slot(number int) {
 	for {
-		t := r.nextReady()
-		if t == nil {
+		list := r.nextReady()
+		if len(list) == 0 {
 			return
 		}
-		r.deaths.began(number, &t.Run)
-		r.log.Debug("a task begins", "job", t.Job.ID, "stage", t.Stage, "task", t.Index)
-		ended := r.execute(t)
-		r.log.Debug("a task has ended", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "wall", ended.Wall)
+		need := list[0].need()
+		if len(list) == 1 {
+			r.alone(number, list[0])
+		} else {
+			r.together(number, list)
+		}
 		r.deaths.ended(number)
 		r.mu.Lock()
 		r.running--
-		r.lent -= t.need()
-		t.log = ""
+		r.lent -= need
 		r.ready.Signal() // the memory may be what another waits for
 		r.mu.Unlock()
-		r.end(t, ended)
 	}
+}
+
+// alone runs a task and answers it.
+func (r *runner) alone(slot int, t *task) {
+	if t.ctx.Err() != nil {
+		r.end(t, market.Ended{Outcome: market.OutcomeStopped})
+		return
+	}
+	r.begin(slot, t)
+	r.end(t, r.execute(t))
+}
+
+// begin notes that a task runs now.
+func (r *runner) begin(slot int, t *task) {
+	r.deaths.began(slot, &t.Run)
+	r.mu.Lock()
+	if t.began.IsZero() {
+		t.began = time.Now()
+	}
+	r.mu.Unlock()
+	r.log.Debug("a task begins", "job", t.Job.ID, "stage", t.Stage, "task", t.Index)
 }
 
 // need is the memory that a task is lent.
 func (t *task) need() uint64 { return t.Job.Manifest.Stages[t.Stage].Limits.Memory }
 
-// nextReady waits for a task to run; nil: it closes.
-func (r *runner) nextReady() *task {
+// nextReady waits for tasks to run, one or several in a row; nil: it closes.
+func (r *runner) nextReady() []*task {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -267,12 +290,14 @@ func (r *runner) nextReady() *task {
 			if r.running > 0 && r.lent+t.need() > r.memory {
 				break // it is its turn: those behind it do not take what it waits for
 			}
-			r.queue = slices.Delete(r.queue, i, i+1)
-			t.state = taskRunning
-			t.began = time.Now()
+			list := r.row(i)
+			for _, t := range list {
+				t.state = taskRunning
+			}
+			r.queue = slices.DeleteFunc(r.queue, func(t *task) bool { return t.state == taskRunning })
 			r.running++
 			r.lent += t.need()
-			return t
+			return list
 		}
 		r.ready.Wait()
 	}
@@ -280,10 +305,12 @@ func (r *runner) nextReady() *task {
 
 // end answers a run, once.
 func (r *runner) end(t *task, e market.Ended) {
+	r.log.Debug("a task has ended", "job", t.Job.ID, "stage", t.Stage, "task", t.Index, "wall", e.Wall)
 	r.mu.Lock()
 	delete(r.tasks, t.ID)
 	input := t.input
-	t.input = nil
+	t.input, t.log = nil, ""
+	r.habit.ran(t, &e)
 	r.mu.Unlock()
 	t.cancel()
 	if input != nil {
@@ -321,7 +348,7 @@ func (r *runner) now(id protocol.JobID) (list []runningTask) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range r.tasks {
-		if t.state == taskRunning && (id == "" || t.Job.ID == id) {
+		if !t.began.IsZero() && (id == "" || t.Job.ID == id) {
 			compiling := t.input != nil && r.pool.Compiling(t.input.task.Program.ID)
 			list = append(list, runningTask{t.Job.ID, t.Stage, t.Index, t.log, t.began, compiling, int(t.told.Load()) - 1})
 		}
@@ -329,7 +356,7 @@ func (r *runner) now(id protocol.JobID) (list []runningTask) {
 	return list
 }
 
-// levels are the numbers of running and of waiting tasks.
+// levels are the numbers of slots that run tasks and of waiting tasks.
 func (r *runner) levels() (running, waiting int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

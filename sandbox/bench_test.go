@@ -46,12 +46,15 @@ func BenchmarkPrintf(b *testing.B) {
 	task := newTask(b, "../examples/index/index.wasm", "7")
 	run(b, p, task)
 	b.ReportAllocs()
+	child := int64(0)
 	for b.Loop() {
 		r, err := p.Run(context.Background(), task)
 		if err != nil || r.Class != ClassDone {
 			b.Fatal(r, err)
 		}
+		child += int64(r.CPU)
 	}
+	b.ReportMetric(float64(child)/float64(b.N), "child-cpu-ns/op")
 }
 
 // BenchmarkFirst is a task that finds no child, as after Config.IdleTimeout: the child is started and the program's code is

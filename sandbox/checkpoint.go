@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,7 +56,7 @@ func stateFile(number uint64) string { return "state-" + strconv.FormatUint(numb
 // reporter makes a child's notices, in calls from the program.
 type reporter struct {
 	sys     *wasi.System
-	out     io.Writer
+	out     *outbox
 	scratch string
 	every   time.Duration // least time between snapshots; 0 for none at all
 	auto    time.Duration // time between those that the program does not ask for; 0 for none
@@ -136,7 +135,7 @@ func (r *reporter) report(permille uint32) {
 }
 
 // send writes a notice. A pipe that is broken is found out when the task has ended.
-func (r *reporter) send(n notice) { _ = writeFrame(r.out, response{Notice: &n}, nil) }
+func (r *reporter) send(n notice) { _ = r.out.send(response{Notice: &n}, nil, false) }
 
 // courier brings a running task's notices to its callbacks, in one goroutine that is there while there is something to bring. It
 // holds one snapshot: a newer one takes the place of one that still waits.

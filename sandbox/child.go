@@ -63,9 +63,9 @@ func serve(args []string) error {
 	if w.engine, err = newEngine(); err != nil {
 		return err
 	}
-	in := bufio.NewReader(os.Stdin)
-	out := os.NewFile(responseFD, "responses")
-	if err := writeFrame(out, response{}, nil); err != nil { // ready
+	in := bufio.NewReaderSize(os.Stdin, maxTogether)
+	out := &outbox{to: os.NewFile(responseFD, "responses")}
+	if err := out.send(response{}, nil, false); err != nil { // ready
 		return err
 	}
 	for {
@@ -76,6 +76,7 @@ func serve(args []string) error {
 			}
 			return err
 		}
+		began := time.Now()
 		var a response
 		var body []byte
 		if q.Compile {
@@ -83,7 +84,8 @@ func serve(args []string) error {
 		} else {
 			a, body = w.runTask(q, out)
 		}
-		if err := writeFrame(out, a, body); err != nil {
+		a.Wall = time.Since(began)
+		if err := out.send(a, body, in.Buffered() > 0); err != nil {
 			return err
 		}
 	}
@@ -135,7 +137,7 @@ func (w *worker) module(id string) (module, error) {
 }
 
 // runTask runs a task; what is to be known meanwhile goes to out.
-func (w *worker) runTask(q request, out io.Writer) (response, []byte) {
+func (w *worker) runTask(q request, out *outbox) (response, []byte) {
 	t := q.Task
 	limitMemory(w.memory + t.Limits.Memory)
 	started := cpuTime()

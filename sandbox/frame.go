@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,8 +12,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// A child says with an empty response that it is ready; then the pool sends one request at a time, and the child a response
-// to each, over two pipes; before the one to a task, it may send responses with a Notice alone. A message is the length of a
+// A child says with an empty response that it is ready; then the pool sends a request, or some at once, and the child a response
+// to each in their order, over two pipes; before the one to a task, it may send responses with a Notice alone. A response waits up to
+// holdFor for others to go with it, while there is a request to go on with. A message is the length of a
 // header and of a body, four bytes each, little-endian; the header as CBOR; the body, which has the bytes of contents
 // that are returned inline. The child runs foreign code: the pool takes nothing that it says for a path or a size.
 const (
@@ -47,6 +49,7 @@ type response struct {
 	Out        []outPiece `cbor:",omitempty"`
 	Scratched  bool       `cbor:",omitempty"` // the scratch directory was used
 	CPU        time.Duration
+	Wall       time.Duration // in the child
 	MaxMemory  int64
 }
 
@@ -82,19 +85,26 @@ var frames = sync.OnceValue(func() codec {
 
 // writeFrame writes a message with one write.
 func writeFrame(w io.Writer, header any, body []byte) error {
+	b, err := appendFrame(nil, header, body)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+// appendFrame appends a message.
+func appendFrame(b []byte, header any, body []byte) ([]byte, error) {
 	h, err := frames().encode.Marshal(header)
 	if err != nil {
-		return err
+		return b, err
 	}
 	if len(h) > maxHeader || len(body) > maxBody {
-		return fmt.Errorf("sandbox: message of %d and %d bytes is too large", len(h), len(body))
+		return b, fmt.Errorf("sandbox: message of %d and %d bytes is too large", len(h), len(body))
 	}
-	b := make([]byte, 8, 8+len(h)+len(body))
-	binary.LittleEndian.PutUint32(b, uint32(len(h)))
-	binary.LittleEndian.PutUint32(b[4:], uint32(len(body)))
-	b = append(append(b, h...), body...)
-	_, err = w.Write(b)
-	return err
+	b = slices.Grow(b, 8+len(h)+len(body))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(h)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	return append(append(b, h...), body...), nil
 }
 
 // readFrame reads a message into header and returns its body.

@@ -65,7 +65,7 @@ func (p *Pool) endIdle() {
 	}
 	now, old := time.Now(), 0
 	for old < len(p.idle) && now.Sub(p.idle[old].since) >= p.cfg.IdleTimeout {
-		p.bury(p.idle[old], "")
+		p.bury(p.idle[old])
 		old++
 	}
 	p.idle = slices.Delete(p.idle, 0, old)

@@ -188,13 +188,13 @@ func (p *Pool) enter(ctx context.Context) (_ context.Context, leave func(), err 
 }
 
 // bury ends a child that is of no more use, in the background: a large memory takes a while to free.
-func (p *Pool) bury(c *process, scratch string) {
+func (p *Pool) bury(c *process, scratch ...string) {
 	p.users.Add(1)
 	go func() {
 		defer p.users.Done()
 		c.close()
-		if scratch != "" {
-			if err := os.RemoveAll(scratch); err != nil {
+		for _, dir := range scratch {
+			if err := os.RemoveAll(dir); err != nil {
 				p.cfg.Log.Warn("sandbox: scratch files of a task stay", "error", err)
 			}
 		}
@@ -303,7 +303,7 @@ func (p *Pool) compileOnce(ctx context.Context, program ProgramRef) error {
 	if err != nil {
 		return err
 	}
-	defer p.bury(c, "")
+	defer p.bury(c)
 	a, _, err := c.exchange(ctx, &request{Compile: true, Task: Task{Program: program}}, p.cfg.CompileTimeout, nil)
 	switch {
 	case errors.Is(err, errTimeout):

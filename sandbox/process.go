@@ -157,48 +157,65 @@ func (e writeError) Unwrap() error { return e.error }
 
 // exchange sends a request, unless it is nil, and waits for the child's message; notices that come before it go to hear, which
 // does not wait and may be nil where there can be none. After an error the process is dead or dying and must be closed.
-func (p *process) exchange(ctx context.Context, q *request, limit time.Duration, hear func(notice) error) (response, []byte, error) {
-	var a response
-	deadline := time.Now().Add(limit)
-	if err := errors.Join(p.in.SetWriteDeadline(deadline), p.out.SetReadDeadline(deadline)); err != nil {
-		p.kill()
-		return a, nil, writeError{fmt.Errorf("%w: %w", errCrashed, err)} // a pipe is closed once the child has ended
-	}
+func (p *process) exchange(ctx context.Context, q *request, limit time.Duration, hear func(notice) error) (a response, body []byte, err error) {
 	stop := context.AfterFunc(ctx, p.kill)
-	var err error
 	if q != nil {
-		if err = writeFrame(p.in, q, nil); err != nil {
-			err = writeError{err}
+		var frame []byte
+		if frame, err = appendFrame(nil, q, nil); err == nil {
+			err = p.ask(frame, limit)
 		}
 	}
-	var body []byte
-	for err == nil {
-		a = response{}
-		if body, err = readFrame(p.reader, &a); err != nil || a.Notice == nil {
-			break
-		}
-		if hear == nil {
-			err = errors.New("sandbox: a notice without a task")
-		} else {
-			err = hear(*a.Notice)
-		}
+	if err == nil {
+		a, body, err = p.answer(limit, hear)
 	}
 	if !stop() {
 		return a, nil, context.Cause(ctx)
 	}
+	if err != nil {
+		p.kill()
+	}
+	return a, body, err
+}
+
+// ask sends messages, each of them a request. After an error none was started if it was one alone.
+func (p *process) ask(frames []byte, limit time.Duration) error {
+	err := p.in.SetWriteDeadline(time.Now().Add(limit))
 	if err == nil {
-		return a, body, nil
+		_, err = p.in.Write(frames)
 	}
-	p.kill()
-	var lost writeError
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = errTimeout
-	case errors.As(err, &lost):
+		return errTimeout
 	default:
-		err = fmt.Errorf("%w: %w", errCrashed, err)
+		return writeError{fmt.Errorf("%w: %w", errCrashed, err)} // a pipe is closed once the child has ended
 	}
-	return a, nil, err
+}
+
+// answer waits for the child's next message that is no notice. An error is an errTimeout or an errCrashed: what a child says that
+// makes no sense ends it.
+func (p *process) answer(limit time.Duration, hear func(notice) error) (response, []byte, error) {
+	if err := p.out.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return response{}, nil, fmt.Errorf("%w: %w", errCrashed, err)
+	}
+	for {
+		var a response
+		body, err := readFrame(p.reader, &a)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return a, nil, errTimeout
+		case err != nil:
+			return a, nil, fmt.Errorf("%w: %w", errCrashed, err)
+		case a.Notice == nil:
+			return a, body, nil
+		case hear == nil:
+			return a, nil, fmt.Errorf("%w: a notice without a task", errCrashed)
+		}
+		if err := hear(*a.Notice); err != nil {
+			return a, nil, fmt.Errorf("%w: %w", errCrashed, err)
+		}
+	}
 }
 
 // epitaph says how a dead child ended and what it said last.

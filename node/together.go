@@ -1,0 +1,130 @@
+package node
+
+import (
+	"context"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/compute-mesh/mesh/market"
+	"github.com/compute-mesh/mesh/protocol"
+	"github.com/compute-mesh/mesh/sandbox"
+)
+
+// Tasks that take next to no time are run several in a row: to wake the sandbox's child and be woken by it costs more than they
+// do. A row has a slot and a child, as a task on its own has.
+const (
+	// briefTask is how long a run may take to count as brief.
+	briefTask = time.Millisecond
+	// briefRuns is how many brief runs of a stage come before the first row, and rowFailed by how much that grows with each row
+	// that came to a task that was not: where few are, they cost less and less.
+	briefRuns = 8
+	rowFailed = 4
+	// longestRow is the most tasks in a row: at some 50 µs each they take as long as two waits of a child that holds its answers.
+	longestRow = 32
+)
+
+// habit is whether the stage that ran here last has brief tasks.
+type habit struct {
+	job   protocol.JobID
+	stage protocol.StageIndex
+	brief int // brief runs, up to need; each other one halves it
+	need  int // brief runs before a row
+}
+
+// ran takes into account how a run ended.
+func (h *habit) ran(t *task, e *market.Ended) {
+	if h.job != t.Job.ID || h.stage != t.Stage {
+		*h = habit{job: t.Job.ID, stage: t.Stage, need: briefRuns}
+	}
+	if e.Outcome != market.OutcomeDone || e.Wall > briefTask {
+		h.brief /= 2
+	} else if h.brief < h.need {
+		h.brief++
+	}
+}
+
+// broken takes into account that a row came to a task that was not brief, if it still matters.
+func (h *habit) broken(t *task) {
+	if h.job == t.Job.ID && h.stage == t.Stage {
+		h.brief, h.need = 0, min(h.need*rowFailed, 1<<20)
+	}
+}
+
+// fits tells whether a task may be run in a row, as far as is known. What killed a peer before, or goes on from a checkpoint, is
+// run on its own.
+func (h *habit) fits(t *task) bool {
+	return h.job == t.Job.ID && h.stage == t.Stage && h.brief == h.need && t.err == nil && !t.Alone && len(t.States) == 0
+}
+
+// row is the tasks at i in the queue and behind that are run one after another: a slot's part of those that are ready. mu is held.
+func (r *runner) row(i int) []*task {
+	if !r.habit.fits(r.queue[i]) {
+		return []*task{r.queue[i]}
+	}
+	var list []*task
+	for _, t := range r.queue[i:] {
+		if t.state == taskReady && r.habit.fits(t) {
+			list = append(list, t)
+		}
+	}
+	return list[:min(longestRow, (len(list)+r.slots-1)/r.slots)]
+}
+
+// together runs tasks in a row and answers them. The one that was not brief, if there is one, is run on its own, and those
+// behind it go back to the queue.
+func (r *runner) together(slot int, list []*task) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	tasks, leave := make([]sandbox.Task, len(list)), make([]func() bool, len(list))
+	for i, t := range list {
+		r.equip(t)
+		tasks[i], leave[i] = t.input.task, context.AfterFunc(t.ctx, cancel) // who stops one stops its child
+	}
+	n, err := r.pool.RunTogether(ctx, tasks, func(i int) {
+		r.begin(slot, list[i])
+	}, func(i int, result sandbox.Result) {
+		e := r.settle(list[i], &result, nil)
+		leave[i]()
+		r.end(list[i], e)
+	})
+	for i, t := range list[n:] {
+		leave[n+i]()
+		os.Remove(t.input.task.Log) // of what it may have begun
+	}
+	if list = list[n:]; err == nil && n > 0 {
+		r.count.rows.Add(1)
+		r.putBack(list) // there was no room
+		return
+	}
+	r.putBack(list[1:])
+	if ctx.Err() == nil {
+		r.log.Debug("a task in a row is run on its own", "job", list[0].Job.ID, "stage", list[0].Stage, "task", list[0].Index, "error", err)
+		r.count.broken.Add(1)
+		r.mu.Lock()
+		r.habit.broken(list[0])
+		r.mu.Unlock()
+	}
+	r.alone(slot, list[0])
+}
+
+// putBack puts tasks at the front of the queue again, and answers those that were stopped.
+func (r *runner) putBack(list []*task) {
+	r.mu.Lock()
+	var stopped []*task
+	list = slices.DeleteFunc(slices.Clone(list), func(t *task) bool {
+		t.began, t.state = time.Time{}, taskReady
+		if t.ctx.Err() == nil {
+			return false
+		}
+		t.state = taskStopped
+		stopped = append(stopped, t)
+		return true
+	})
+	r.queue = slices.Insert(r.queue, 0, list...)
+	r.ready.Broadcast()
+	r.mu.Unlock()
+	for _, t := range stopped {
+		r.end(t, market.Ended{Outcome: market.OutcomeStopped})
+	}
+}
