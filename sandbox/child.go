@@ -233,7 +233,7 @@ func (w *worker) collect(sys *wasi.System, a response) (response, []byte, error)
 	if a.Class.Completed() {
 		a.Stdout = b.add(results.Stdout)
 		for _, o := range results.Out {
-			a.Out = append(a.Out, outPiece{o.Name, b.add(o.Content)})
+			a.Out = append(a.Out, outPiece{Name: o.Name, Piece: b.add(o.Content)})
 		}
 	}
 	return a, b.bytes, b.err

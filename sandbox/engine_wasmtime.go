@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/bytecodealliance/wasmtime-go/v44"
@@ -25,6 +26,9 @@ const (
 	maxWasmStack = 1 << 20
 	// maxTable is the most elements of a table, at eight bytes each; wazero has its own.
 	maxTable = 10 << 20
+	// heapGrowth is by how many percent a child's heap may grow before it is collected: programs' memories are not in it, and
+	// what is makes some 2 MiB, with a few KiB of garbage a task.
+	heapGrowth = 400
 )
 
 // wasmtimeEngine is one engine and one set of imports for all programs. One program runs at a time: the imports act
@@ -38,6 +42,7 @@ type wasmtimeEngine struct {
 }
 
 func newEngine() (engine, error) {
+	debug.SetGCPercent(heapGrowth)
 	c := wasmtime.NewConfig()
 	c.SetMaxWasmStack(maxWasmStack)
 	// What wazero does not have, or what WebAssembly leaves open to the machine, programs cannot use.

@@ -15,7 +15,7 @@ import (
 // A child says with an empty response that it is ready; then the pool sends a request, or some at once, and the child a response
 // to each in their order, over two pipes; before the one to a task, it may send responses with a Notice alone. A response waits up to
 // holdFor for others to go with it, while there is a request to go on with. A message is the length of a
-// header and of a body, four bytes each, little-endian; the header as CBOR; the body, which has the bytes of contents
+// header and of a body, four bytes each, little-endian; the header as CBOR, a struct as an array of its fields; the body, which has the bytes of contents
 // that are returned inline. The child runs foreign code: the pool takes nothing that it says for a path or a size.
 const (
 	// maxHeader holds MaxInFiles and MaxHostFiles with paths of some 256 bytes, beside MaxArgBytes of arguments; or MaxOutFiles
@@ -26,28 +26,32 @@ const (
 
 // request asks the child to run a task, or to compile its program if Compile is set.
 type request struct {
-	Compile bool `cbor:",omitempty"`
+	_ struct{} `cbor:",toarray"`
+
+	Compile bool
 	Task    Task
 	Scratch string
-	Every   time.Duration `cbor:",omitempty"` // least time between snapshots; 0 for none at all
+	Every   time.Duration // least time between snapshots; 0 for none at all
 }
 
 // response is the child's answer.
 type response struct {
-	Uncompiled bool   `cbor:",omitempty"` // there is no code for the program in the cache: compile it and ask again
-	HostError  string `cbor:",omitempty"` // the host failed, no fault of the program
-	BadState   string `cbor:",omitempty"` // why the task's state cannot be restored; nothing was run
+	_ struct{} `cbor:",toarray"`
 
-	Notice *notice `cbor:",omitempty"` // the task goes on, and nothing else is set
+	Uncompiled bool   // there is no code for the program in the cache: compile it and ask again
+	HostError  string // the host failed, no fault of the program
+	BadState   string // why the task's state cannot be restored; nothing was run
+
+	Notice *notice // the task goes on, and nothing else is set
 
 	Class      Class
 	Exit       int32
-	Reason     string     `cbor:",omitempty"`
-	Stdout     piece      `cbor:",omitzero"`
-	Log        piece      `cbor:",omitzero"`
-	LogDropped int64      `cbor:",omitempty"`
-	Out        []outPiece `cbor:",omitempty"`
-	Scratched  bool       `cbor:",omitempty"` // the scratch directory was used
+	Reason     string
+	Stdout     piece
+	Log        piece
+	LogDropped int64
+	Out        []outPiece
+	Scratched  bool // the scratch directory was used
 	CPU        time.Duration
 	Wall       time.Duration // in the child
 	MaxMemory  int64
@@ -55,13 +59,17 @@ type response struct {
 
 // piece is contents in a response: the next Size bytes of the body, or the file with that name in the scratch directory.
 type piece struct {
+	_ struct{} `cbor:",toarray"`
+
 	Size int64
-	File string `cbor:",omitempty"`
+	File string
 }
 
 type outPiece struct {
-	Name string
-	piece
+	_ struct{} `cbor:",toarray"`
+
+	Name  string
+	Piece piece
 }
 
 // codec is how headers are coded. Bytes that are no text, as arguments may be, cross as they are.

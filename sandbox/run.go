@@ -144,7 +144,7 @@ func received(a response, body []byte, t Task, scratch string) (Result, error) {
 		if err := wasi.ValidName(o.Name); err != nil {
 			return r, fmt.Errorf("sandbox: answer with an output whose %w", err)
 		}
-		r.Out = append(r.Out, OutFile{Name: o.Name, Content: u.content(o.piece)})
+		r.Out = append(r.Out, OutFile{Name: o.Name, Content: u.content(o.Piece)})
 	}
 	switch {
 	case u.files > 0:

@@ -75,6 +75,8 @@ const (
 
 // ProgramRef names a program and says where its bytes are.
 type ProgramRef struct {
+	_ struct{} `cbor:",toarray"`
+
 	ID   string // the program's CID as text. The caller vouches that the bytes belong to it; compiled code is kept under it
 	Path string // host file with the WebAssembly module
 }
@@ -87,6 +89,8 @@ type File struct {
 
 // Limits are a task's limits as its program sees them, all of them required. Bytes, but for Timeout.
 type Limits struct {
+	_ struct{} `cbor:",toarray"`
+
 	Memory  int64         // linear memory; a program that asks for more sees its allocation fail
 	Disk    int64         // file contents in /out, /tmp and /state together; passing it stops the program (ClassDisk)
 	Output  int64         // standard output and file contents in /out; passing it stops the program (ClassOutput)
@@ -96,6 +100,8 @@ type Limits struct {
 
 // Task is one run of a program.
 type Task struct {
+	_ struct{} `cbor:",toarray"`
+
 	Program ProgramRef
 	Args    []string // argument 0 is the program's file name
 	Env     []string // NAME=value
