@@ -70,13 +70,23 @@ type roster struct {
 	orders map[duty][]protocol.PeerID            // the peers in the rendezvous orders that were asked for
 }
 
-// duty is what a rendezvous order of keepers is for: something that they do for a peer.
+// duty is what a rendezvous order of keepers is for: something that they do for a peer, or to what has a number.
 type duty struct {
-	name string
-	peer protocol.PeerID
+	name   string
+	peer   protocol.PeerID
+	number uint64
 }
 
-// maxOrders bounds the orders that are remembered: two duties for each member.
+// order sorts keepers in the rendezvous order of the duty.
+func (d duty) order(id protocol.JobID, keepers []protocol.PeerID) []protocol.PeerID {
+	name := d.name
+	if d.peer != "" {
+		name += "/" + string(d.peer)
+	}
+	return ranked(name, id, d.number, keepers)
+}
+
+// maxOrders bounds the orders that are remembered: two for each member; of duties with a number there are fewer.
 const maxOrders = 2 * MaxMembers
 
 // roster is made when it is asked for after a Keep or an Unkeep. Of several Keeps of a
@@ -119,7 +129,7 @@ func (l *ledger) inOrder(d duty) []protocol.PeerID {
 		if len(r.orders) >= maxOrders {
 			clear(r.orders)
 		}
-		list = ranked(d.name+"/"+string(d.peer), l.job.ID, 0, r.peers)
+		list = d.order(l.job.ID, r.peers)
 		r.orders[d] = list
 	}
 	return list

@@ -82,14 +82,14 @@ func (s *swarm) sealTick() {
 		}
 		return cmpUint(a.name.number, b.name.number)
 	})
-	live := s.live()
 	for _, k := range keys {
 		st := s.ledger.stages[k.stage]
 		if st == nil || st.sealOf(k.name.level, k.name.number) != nil || k.name.level == 0 && !st.complete(protocol.Block(k.name.number)) {
 			delete(s.sealer.ready, k)
 			continue
 		}
-		rank := slices.Index(ranked("seal", s.id, uint64(k.stage)<<48|uint64(k.name.level)<<40|k.name.number, live), s.m.self)
+		number := uint64(k.stage)<<48 | uint64(k.name.level)<<40 | k.name.number
+		rank := slices.Index(s.inOrder(duty{name: "seal", number: number}), s.m.self)
 		due := s.sealer.ready[k] + time.Duration(rank)*s.m.cfg.Step
 		if s.m.now.Mono < due {
 			s.wakeAt(due)

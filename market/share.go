@@ -184,7 +184,7 @@ func (sh *share) order(id RunID, t protocol.TaskIndex) Run {
 // sources are the peers that have the job's programs, files and results: the live keepers,
 // in an order of this peer's own.
 func (s *swarm) sources() []protocol.PeerID {
-	list := s.inOrder(duty{"source", s.m.self})
+	list := s.inOrder(duty{name: "source", peer: s.m.self})
 	return slices.DeleteFunc(list, func(p protocol.PeerID) bool { return p == s.m.self })
 }
 

@@ -397,7 +397,7 @@ func (s *swarm) links() []protocol.PeerID { return s.judges(s.m.self) }
 // judges are the keepers that judge whether p is gone: the first two live ones but
 // itself, in the rendezvous order of job and member.
 func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
-	list := s.inOrder(duty{"judge", p})
+	list := s.inOrder(duty{name: "judge", peer: p})
 	list = slices.DeleteFunc(list, func(k protocol.PeerID) bool { return k == p })
 	return list[:min(2, len(list))]
 }
@@ -405,7 +405,7 @@ func (s *swarm) judges(p protocol.PeerID) []protocol.PeerID {
 // judging tells whether this peer is one of the judges of p.
 func (s *swarm) judging(p protocol.PeerID) bool {
 	n := 0
-	for _, k := range s.ledger.inOrder(duty{"judge", p}) {
+	for _, k := range s.ledger.inOrder(duty{name: "judge", peer: p}) {
 		if k == p || !s.m.alive(k) {
 			continue
 		}
@@ -424,7 +424,7 @@ func (s *swarm) judging(p protocol.PeerID) bool {
 func (s *swarm) inOrder(d duty) []protocol.PeerID {
 	list := s.ledger.inOrder(d)
 	if len(list) == 0 {
-		return ranked(d.name+"/"+string(d.peer), s.id, 0, s.live())
+		return d.order(s.id, s.live())
 	}
 	return slices.DeleteFunc(slices.Clone(list), func(p protocol.PeerID) bool { return !s.m.alive(p) })
 }
