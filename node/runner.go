@@ -68,7 +68,8 @@ type task struct {
 	err    error     // why it can't be run
 	ctx    context.Context
 	cancel context.CancelFunc
-	log    string // host file of the log, while it runs
+	row    context.CancelFunc // ends the row that it is in; nil: none
+	log    string             // host file of the log, while it runs
 	began  time.Time
 	told   atomic.Int64 // permille done plus one, as the program says; 0: it says nothing
 }
@@ -139,6 +140,9 @@ func (r *runner) stop(ids []market.RunID) {
 			continue
 		}
 		t.cancel()
+		if t.row != nil {
+			t.row()
+		}
 		if t.state == taskNew || t.state == taskReady {
 			r.remove(t)
 			t.state = taskStopped

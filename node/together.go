@@ -28,7 +28,7 @@ const (
 type habit struct {
 	job   protocol.JobID
 	stage protocol.StageIndex
-	brief int // brief runs, up to need; each other one halves it
+	brief int // brief runs, up to twice need; each other one halves it
 	need  int // brief runs before a row
 }
 
@@ -39,7 +39,7 @@ func (h *habit) ran(t *task, e *market.Ended) {
 	}
 	if e.Outcome != market.OutcomeDone || e.Wall > briefTask {
 		h.brief /= 2
-	} else if h.brief < h.need {
+	} else if h.brief < 2*h.need {
 		h.brief++
 	}
 }
@@ -54,7 +54,7 @@ func (h *habit) broken(t *task) {
 // fits tells whether a task may be run in a row, as far as is known. What killed a peer before, or goes on from a checkpoint, is
 // run on its own.
 func (h *habit) fits(t *task) bool {
-	return h.job == t.Job.ID && h.stage == t.Stage && h.brief == h.need && t.err == nil && !t.Alone && len(t.States) == 0
+	return h.job == t.Job.ID && h.stage == t.Stage && h.brief >= h.need && t.err == nil && !t.Alone && len(t.States) == 0
 }
 
 // row is the tasks at i in the queue and behind that are run one after another: a slot's part of those that are ready. mu is held.
@@ -76,23 +76,23 @@ func (r *runner) row(i int) []*task {
 func (r *runner) together(slot int, list []*task) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
-	tasks, leave := make([]sandbox.Task, len(list)), make([]func() bool, len(list))
+	tasks := make([]sandbox.Task, len(list))
 	for i, t := range list {
 		r.equip(t)
-		tasks[i], leave[i] = t.input.task, context.AfterFunc(t.ctx, cancel) // who stops one stops its child
+		tasks[i] = t.input.task
 	}
+	r.stoppedBy(list, cancel)
 	n, err := r.pool.RunTogether(ctx, tasks, func(i int) {
 		r.begin(slot, list[i])
 	}, func(i int, result sandbox.Result) {
-		e := r.settle(list[i], &result, nil)
-		leave[i]()
-		r.end(list[i], e)
+		r.end(list[i], r.settle(list[i], &result, nil))
 	})
-	for i, t := range list[n:] {
-		leave[n+i]()
+	list = list[n:]
+	r.stoppedBy(list, nil)
+	for _, t := range list {
 		os.Remove(t.input.task.Log) // of what it may have begun
 	}
-	if list = list[n:]; err == nil && n > 0 {
+	if len(list) == 0 || err == nil && n > 0 {
 		r.count.rows.Add(1)
 		r.putBack(list) // there was no room
 		return
@@ -106,6 +106,18 @@ func (r *runner) together(slot int, list []*task) {
 		r.mu.Unlock()
 	}
 	r.alone(slot, list[0])
+}
+
+// stoppedBy says what else ends when one of the tasks is stopped: the row that they are in. One that has been stopped already
+// ends it now.
+func (r *runner) stoppedBy(list []*task, row context.CancelFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range list {
+		if t.row = row; row != nil && t.ctx.Err() != nil {
+			row()
+		}
+	}
 }
 
 // putBack puts tasks at the front of the queue again, and answers those that were stopped.

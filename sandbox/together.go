@@ -114,9 +114,16 @@ func (b *batch) next(ctx context.Context, c *process, i int, waits func(i int)) 
 	if c.reader.Buffered() == 0 {
 		waits(i)
 	}
-	courier := newCourier(ctx, t, b.scratch[i], b.p.cfg.Log)
-	a, body, err := c.answer(min(t.Limits.Timeout+killGrace+holdFor, patience), courier.take)
-	courier.end(err == nil && a.Class.Completed())
+	var letters *courier // hardly any task has some
+	a, body, err := c.answer(min(t.Limits.Timeout+killGrace+holdFor, patience), func(n notice) error {
+		if letters == nil {
+			letters = newCourier(ctx, t, b.scratch[i], b.p.cfg.Log)
+		}
+		return letters.take(n)
+	})
+	if letters != nil {
+		letters.end(err == nil && a.Class.Completed())
+	}
 	switch {
 	case err != nil:
 		return Result{}, err
