@@ -91,15 +91,6 @@ var frames = sync.OnceValue(func() codec {
 	return codec{e, d}
 })
 
-// writeFrame writes a message with one write.
-func writeFrame(w io.Writer, header any, body []byte) error {
-	b, err := appendFrame(nil, header, body)
-	if err == nil {
-		_, err = w.Write(b)
-	}
-	return err
-}
-
 // appendFrame appends a message.
 func appendFrame(b []byte, header any, body []byte) ([]byte, error) {
 	h, err := frames().encode.Marshal(header)

@@ -190,7 +190,7 @@ func TestOutboxHoldsAnswersForAWhile(t *testing.T) {
 	if err := errors.Join(o.send(response{Exit: 6}, nil, true), o.send(response{Exit: 7}, make([]byte, maxHeld), true)); err != nil {
 		t.Fatal(err)
 	}
-	if a, b := next(), next(); a.Exit != 6 || b.Exit != 7 || o.held != nil && len(o.held) != 0 {
+	if a, b := next(), next(); a.Exit != 6 || b.Exit != 7 || len(o.held) != 0 {
 		t.Errorf("answers %d and %d, %d bytes are held", a.Exit, b.Exit, len(o.held))
 	}
 	r.Close()
