@@ -28,7 +28,7 @@ const (
 	maxTable = 10 << 20
 	// heapGrowth is by how many percent a child's heap may grow before it is collected: programs' memories are not in it, and
 	// what is makes some 2 MiB, with a few KiB of garbage a task.
-	heapGrowth = 400
+	heapGrowth = 200
 )
 
 // wasmtimeEngine is one engine and one set of imports for all programs. One program runs at a time: the imports act
