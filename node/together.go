@@ -16,10 +16,12 @@ import (
 const (
 	// briefTask is how long a run may take to count as brief.
 	briefTask = time.Millisecond
-	// briefRuns is how many brief runs of a stage come before the first row, and rowFailed by how much that grows with each row
-	// that came to a task that was not: where few are, they cost less and less.
+	// briefRuns is how many brief runs of a stage come before the first row. That grows by rowFailed with each row that came to a task
+	// that was not, and shrinks by rowWorked with each other: where few are brief, rows cost less and less, and where all are one that
+	// only the machine held up is soon forgotten.
 	briefRuns = 8
 	rowFailed = 4
+	rowWorked = 2
 	// longestRow is the most tasks in a row: at some 50 µs each they take as long as two waits of a child that holds its answers.
 	longestRow = 32
 )
@@ -44,9 +46,14 @@ func (h *habit) ran(t *task, e *market.Ended) {
 	}
 }
 
-// broken takes into account that a row came to a task that was not brief, if it still matters.
-func (h *habit) broken(t *task) {
-	if h.job == t.Job.ID && h.stage == t.Stage {
+// rowed takes into account how a row ended, if that still matters.
+func (h *habit) rowed(t *task, whole bool) {
+	switch {
+	case h.job != t.Job.ID || h.stage != t.Stage:
+	case whole:
+		h.need = max(h.need/rowWorked, briefRuns)
+		h.brief = min(h.brief, 2*h.need)
+	default:
 		h.brief, h.need = 0, min(h.need*rowFailed, 1<<20)
 	}
 }
@@ -87,25 +94,34 @@ func (r *runner) together(slot int, list []*task) {
 	}, func(i int, result sandbox.Result) {
 		r.end(list[i], r.settle(list[i], &result, nil))
 	})
+	whole := n == len(list) || err == nil && n > 0 // for the others there was no room
+	if whole || ctx.Err() == nil {
+		r.rowed(list[0], whole)
+	}
 	list = list[n:]
 	r.stoppedBy(list, nil)
 	for _, t := range list {
 		os.Remove(t.input.task.Log) // of what it may have begun
 	}
-	if len(list) == 0 || err == nil && n > 0 {
-		r.count.rows.Add(1)
-		r.putBack(list) // there was no room
+	if whole {
+		r.putBack(list)
 		return
 	}
+	r.log.Debug("a task in a row is run on its own", "job", list[0].Job.ID, "stage", list[0].Stage, "task", list[0].Index, "error", err)
 	r.putBack(list[1:])
-	if ctx.Err() == nil {
-		r.log.Debug("a task in a row is run on its own", "job", list[0].Job.ID, "stage", list[0].Stage, "task", list[0].Index, "error", err)
-		r.count.broken.Add(1)
-		r.mu.Lock()
-		r.habit.broken(list[0])
-		r.mu.Unlock()
-	}
 	r.alone(slot, list[0])
+}
+
+// rowed counts a row, and has the next ones learn from it.
+func (r *runner) rowed(t *task, whole bool) {
+	if whole {
+		r.count.rows.Add(1)
+	} else {
+		r.count.broken.Add(1)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.habit.rowed(t, whole)
 }
 
 // stoppedBy says what else ends when one of the tasks is stopped: the row that they are in. One that has been stopped already

@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/node/api"
+	"github.com/ipfs/go-cid"
 )
 
 // Brief tasks are run in rows. One among them that takes long is begun again on its own, once, and those behind it do not wait for it: every
@@ -90,5 +94,57 @@ func TestRowsWithoutRoom(t *testing.T) {
 	}
 	if count := &n.runner.count; count.done.Load() != 200 || count.rows.Load() != 0 {
 		t.Errorf("%d runs are done, %d rows went well", count.done.Load(), count.rows.Load())
+	}
+}
+
+// Rows that come to a task that takes long get rare; one that only the machine held up is forgotten.
+func TestHabit(t *testing.T) {
+	var h habit
+	brief, long := market.Ended{Outcome: market.OutcomeDone}, market.Ended{Outcome: market.OutcomeDone, Wall: time.Second}
+	q := &task{Run: market.Run{Job: &job.Signed{ID: "a"}}}
+	runs := func() (n int) { // brief ones until rows are tried
+		for ; !h.fits(q); n++ {
+			h.ran(q, &brief)
+		}
+		return n
+	}
+	if n := runs(); n != briefRuns {
+		t.Errorf("%d runs before the first row", n)
+	}
+	for _, want := range []int{32, 128, 512} {
+		h.rowed(q, false)
+		if n := runs(); n != want {
+			t.Errorf("%d runs before the next row, want %d", n, want)
+		}
+	}
+	for range 6 {
+		h.rowed(q, true)
+	}
+	if h.need != briefRuns {
+		t.Errorf("%d runs after rows that went well", h.need)
+	}
+	for range 10 { // as many in a row cost no row
+		h.ran(q, &brief)
+	}
+	h.ran(q, &long)
+	if !h.fits(q) {
+		t.Error("one run that took long, of many, ends all rows")
+	}
+	h.ran(q, &long)
+	if h.fits(q) {
+		t.Error("two such do not")
+	}
+	other := &task{Run: market.Run{Job: q.Job, Stage: 1}}
+	h.ran(other, &brief)
+	if h.rowed(q, false); h.fits(q) || h.need != briefRuns || h.brief != 1 {
+		t.Errorf("another stage begins with %+v", h)
+	}
+	h.brief = h.need
+	for _, never := range []*task{
+		{Run: market.Run{Job: q.Job, Stage: 1, Alone: true}}, {Run: market.Run{Job: q.Job, Stage: 1, States: make([]cid.Cid, 1)}},
+	} {
+		if !h.fits(other) || h.fits(never) {
+			t.Errorf("%+v is run in a row", never.Run)
+		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 // has taken any, so the pool never waits for a child that waits for it.
 const maxTogether = 16 << 10
 
-// patience is how long a task among others may run: a thousand times what it should. One that takes longer is begun again on its
-// own, which costs it this much, and those behind it do not wait for it.
-const patience = 100 * time.Millisecond
+// patience is how long a task among others may take: a child has to wait for a third of a second, at times, where processors are
+// busy. One that takes longer is begun again on its own, which costs it this much, and those behind it do not wait for it.
+const patience = time.Second
 
 // RunTogether runs tasks of one program as Run does, one after another in one slot, and hands their requests to a child at once:
 // for tasks that take less than it costs to wake a process. It gives their results to ended, in order, and the number of tasks
