@@ -23,7 +23,7 @@ func TestBriefTasksAreRunInRows(t *testing.T) {
 	for i := range tasks {
 		rounds := 0
 		if i%500 == 250 {
-			rounds = 60
+			rounds = 250
 		}
 		fmt.Fprintf(&lines, "%d\n", rounds)
 	}
