@@ -145,6 +145,7 @@ func (p *Peer) down(notice time.Duration) {
 	for _, id := range sortedKeys(p.began) {
 		p.died = append(p.died, p.began[id])
 	}
+	p.queue = nil // who called what has crashed goes on, and finds nothing to start
 	p.w.look = true
 	p.w.inv.crashed(p)
 	for _, q := range p.w.near(p) {

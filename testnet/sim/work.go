@@ -68,8 +68,10 @@ func (p *Peer) work(r market.Run, done time.Duration) {
 		}
 		c, data := state(r, next)
 		p.disk.put(c.KeyString(), data, r.Job.ID)
-		p.step(market.Checkpointed{ID: r.ID, State: c})
-		p.work(r, next)
+		life := p.life
+		if p.step(market.Checkpointed{ID: r.ID, State: c}); p.life == life { // else it crashed, and the run with it
+			p.work(r, next)
+		}
 	})
 }
 
