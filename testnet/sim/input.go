@@ -127,10 +127,10 @@ func (v *invariants) dropped(p *Peer, d market.Drop) {
 	if groups == 0 {
 		groups = protocol.AllGroups(j.Manifest.Groups)
 	}
-	held, left := v.held[leaver{p.ID(), d.Job}]
+	who := leaver{p.ID(), d.Job}
 	eachGroup(groups, func(g int) {
 		c := partOf(j, g)[0].KeyString()
-		if left && p.disk.pins[d.Job][c] && !held.Has(g) {
+		if v.back[who].Has(g) && p.disk.pins[d.Job][c] && !v.held[who].Has(g) {
 			v.w.violate("I1", "peer %d lets go of group %d, which nobody has said to hold since its Keep was taken back", p.Index, g)
 		}
 		n := 0

@@ -43,7 +43,8 @@ type invariants struct {
 	cancelled map[protocol.JobID]bool
 	paused    map[protocol.JobID]bool      // ever
 	unkept    map[protocol.Hash]bool       // Keeps that their signers have taken back
-	held      map[leaver]protocol.GroupSet // what others said that they hold, to who had taken its Keep back
+	back      map[leaver]protocol.GroupSet // what a peer has taken its Keep back of
+	held      map[leaver]protocol.GroupSet // what others said since that they hold
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
 	pages     map[string]protocol.Range // what a Done said of each
@@ -84,7 +85,7 @@ type sealed struct {
 func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
-		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, held: map[leaver]protocol.GroupSet{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
+		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, back: map[leaver]protocol.GroupSet{}, held: map[leaver]protocol.GroupSet{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
 		pages: map[string]protocol.Range{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
@@ -124,7 +125,9 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 	case *protocol.Unkeep:
 		v.unkept[b.Keep] = true
 		if rec.Signer == p.ID() {
-			v.held[leaver{p.ID(), b.Job}] &^= max(b.Groups, 1)
+			was := leaver{p.ID(), b.Job}
+			v.back[was] |= max(b.Groups, 1)
+			v.held[was] &^= max(b.Groups, 1)
 		}
 	case *protocol.Control:
 		if rec.Signer != ownerSigner().ID() {
