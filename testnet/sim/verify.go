@@ -121,7 +121,7 @@ func (w *World) VerifyOnce() {
 // which no peer sends more than 1 KB/s: I7. The first may see the last keepers too many leave
 // after a partition, each told of by one peer to all others.
 func (w *World) VerifyQuiet(d time.Duration) {
-	const quietTries = 3
+	const quietTries = 2
 	loud := w.loud(d)
 	for try := 1; try < quietTries && len(loud) > 0; try++ {
 		loud = w.loud(d)
