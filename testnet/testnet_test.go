@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-mesh/mesh/testnet/built"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -28,10 +29,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		meshd = filepath.Join(dir, "meshd")
-		build := exec.Command("go", "build", "-o", meshd, "../cmd/meshd")
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "build meshd:", err)
+		if err := built.Commands(dir, nil, "../cmd/meshd"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

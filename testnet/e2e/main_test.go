@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/compute-mesh/mesh/testnet"
+	"github.com/compute-mesh/mesh/testnet/built"
 )
 
 // bin is the directory of the mesh and meshd under test.
@@ -62,7 +63,7 @@ func runAll(m *testing.M) (int, error) {
 	}
 	if bin = os.Getenv(binVariable); bin == "" {
 		bin = filepath.Join(dir, "bin")
-		err = build(bin, nil, "../../cmd/mesh", "../../cmd/meshd")
+		err = built.Commands(bin, nil, "../../cmd/mesh", "../../cmd/meshd")
 	}
 	if err != nil {
 		return 1, err
@@ -70,19 +71,6 @@ func runAll(m *testing.M) (int, error) {
 	status := m.Run()
 	printFigures(os.Stdout)
 	return status, nil
-}
-
-// build builds commands into a directory.
-func build(dir string, env []string, packages ...string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	cmd := exec.Command("go", append([]string{"build", "-o", dir + "/"}, packages...)...)
-	cmd.Env = append(os.Environ(), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w: %s", err, out)
-	}
-	return nil
 }
 
 // sweeper starts a process that sweeps dir when this one has ended, killed or not: what

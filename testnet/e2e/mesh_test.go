@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/node/api"
+	"github.com/compute-mesh/mesh/testnet/built"
 )
 
 // burn is the argument of a burn that takes about so long, as measured on one that has the
@@ -312,7 +313,7 @@ func TestEnginesAgree(t *testing.T) {
 	without := filepath.Join(bin, "wazero")
 	if _, err := os.Stat(filepath.Join(without, "meshd")); err != nil {
 		without = t.TempDir()
-		if err := build(without, []string{"CGO_ENABLED=0"}, "../../cmd/meshd"); err != nil {
+		if err := built.Commands(without, []string{"CGO_ENABLED=0"}, "../../cmd/meshd"); err != nil {
 			t.Fatal(err)
 		}
 	}

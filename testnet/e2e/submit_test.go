@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/compute-mesh/mesh/node/api"
+	"github.com/compute-mesh/mesh/testnet/built"
 )
 
 // numbers is the lines lo to hi-1.
@@ -128,7 +129,7 @@ func TestReduce(t *testing.T) {
 // Files of the job are in /in/, the task's own piece too; a program in Go reads them.
 func TestFiles(t *testing.T) {
 	p, dir := network(t).peers[0], t.TempDir()
-	if err := build(dir, []string{"GOOS=wasip1", "GOARCH=wasm"}, "../../examples/hash"); err != nil {
+	if err := built.Commands(dir, []string{"GOOS=wasip1", "GOARCH=wasm"}, "../../examples/hash"); err != nil {
 		t.Fatal(err)
 	}
 	hash := filepath.Join(dir, "hash")
