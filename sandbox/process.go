@@ -155,31 +155,42 @@ type writeError struct{ error }
 
 func (e writeError) Unwrap() error { return e.error }
 
-// exchange sends a request, unless it is nil, and waits for the child's message; notices that come before it go to hear, which
-// does not wait and may be nil where there can be none. After an error the process is dead or dying and must be closed.
+// exchange sends a request, unless it is nil, and waits for the child's message, both within limit; notices that come before it go to
+// hear, which does not wait and may be nil where there can be none. After an error the process is dead or dying and must be closed.
 func (p *process) exchange(ctx context.Context, q *request, limit time.Duration, hear func(notice) error) (a response, body []byte, err error) {
-	stop := context.AfterFunc(ctx, p.kill)
-	if q != nil {
-		var frame []byte
-		if frame, err = appendFrame(nil, q, nil); err == nil {
-			err = p.ask(frame, limit)
+	deadline := time.Now().Add(limit)
+	err = p.during(ctx, func() error {
+		if q != nil {
+			frame, err := appendFrame(nil, q, nil)
+			if err == nil {
+				err = p.ask(frame, deadline)
+			}
+			if err != nil {
+				return err
+			}
 		}
-	}
-	if err == nil {
-		a, body, err = p.answer(limit, hear)
-	}
+		a, body, err = p.answer(deadline, hear)
+		return err
+	})
+	return a, body, err
+}
+
+// during talks to the child, which is killed when the context ends or the talk fails.
+func (p *process) during(ctx context.Context, talk func() error) error {
+	stop := context.AfterFunc(ctx, p.kill)
+	err := talk()
 	if !stop() {
-		return a, nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if err != nil {
 		p.kill()
 	}
-	return a, body, err
+	return err
 }
 
 // ask sends messages, each of them a request. After an error none was started if it was one alone.
-func (p *process) ask(frames []byte, limit time.Duration) error {
-	err := p.in.SetWriteDeadline(time.Now().Add(limit))
+func (p *process) ask(frames []byte, deadline time.Time) error {
+	err := p.in.SetWriteDeadline(deadline)
 	if err == nil {
 		_, err = p.in.Write(frames)
 	}
@@ -195,8 +206,8 @@ func (p *process) ask(frames []byte, limit time.Duration) error {
 
 // answer waits for the child's next message that is no notice. An error is an errTimeout or an errCrashed: what a child says that
 // makes no sense ends it.
-func (p *process) answer(limit time.Duration, hear func(notice) error) (response, []byte, error) {
-	if err := p.out.SetReadDeadline(time.Now().Add(limit)); err != nil {
+func (p *process) answer(deadline time.Time, hear func(notice) error) (response, []byte, error) {
+	if err := p.out.SetReadDeadline(deadline); err != nil {
 		return response{}, nil, fmt.Errorf("%w: %w", errCrashed, err)
 	}
 	for {

@@ -19,22 +19,40 @@ func (p *Pool) Run(ctx context.Context, t Task) (Result, error) {
 	if err := errors.Join(t.Validate(), p.mayLog(t.Log)); err != nil {
 		return Result{}, err
 	}
-	ctx, leave, err := p.enter(ctx)
+	ctx, leave, err := p.occupy(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	defer leave()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return Result{}, fmt.Errorf("sandbox: run: %w", context.Cause(ctx))
-	}
 	r, err := p.attempt(ctx, t)
 	if err != nil {
 		return Result{}, fmt.Errorf("sandbox: run: %w", err)
 	}
 	return r, nil
+}
+
+// occupy begins a call that needs a slot, and waits for one. leave must be called.
+func (p *Pool) occupy(ctx context.Context) (_ context.Context, leave func(), err error) {
+	ctx, left, err := p.enter(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return ctx, func() { <-p.slots; left() }, nil
+	case <-ctx.Done():
+		defer left()
+		return nil, nil, fmt.Errorf("sandbox: run: %w", context.Cause(ctx))
+	}
+}
+
+// request is what a child is asked for a task, with a scratch directory of its own.
+func (p *Pool) request(t *Task) *request {
+	q := &request{Task: *t, Scratch: p.scratch()}
+	if t.Checkpoint != nil {
+		q.Every = p.cfg.CheckpointEvery
+	}
+	return q
 }
 
 // attempts is how often a run is begun when a child proves to have lost the program's code, or to have died while idle.
@@ -66,11 +84,8 @@ func (p *Pool) attempt(ctx context.Context, t Task) (Result, error) {
 
 // runIn runs a task in a child, and puts the child back or ends it. The task has not been started if again is set.
 func (p *Pool) runIn(ctx context.Context, c *process, t Task) (_ Result, again bool, _ error) {
-	scratch := p.scratch()
-	q := &request{Task: t, Scratch: scratch}
-	if t.Checkpoint != nil {
-		q.Every = p.cfg.CheckpointEvery
-	}
+	q := p.request(&t)
+	scratch := q.Scratch
 	courier := newCourier(ctx, &t, scratch, p.cfg.Log)
 	begin := time.Now()
 	a, body, err := c.exchange(ctx, q, t.Limits.Timeout+killGrace, courier.take)

@@ -36,17 +36,11 @@ func (p *Pool) RunTogether(ctx context.Context, tasks []Task, waits func(i int),
 	if err := b.write(); err != nil || len(b.scratch) == 0 {
 		return 0, err
 	}
-	ctx, leave, err := p.enter(ctx)
+	ctx, leave, err := p.occupy(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer leave()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
 	if err := p.prepare(ctx, tasks[0].Program); err != nil {
 		return 0, err
 	}
@@ -54,17 +48,16 @@ func (p *Pool) RunTogether(ctx context.Context, tasks []Task, waits func(i int),
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, c.kill)
-	n, err = b.run(ctx, c, waits, ended)
-	switch {
-	case !stop():
-		err = context.Cause(ctx)
-	case err == nil:
-		p.giveBack(c)
-		return n, nil
+	err = c.during(ctx, func() (err error) {
+		n, err = b.run(ctx, c, waits, ended)
+		return err
+	})
+	if err != nil {
+		p.bury(c, b.scratch[n:]...)
+		return n, fmt.Errorf("sandbox: run: %w", err)
 	}
-	p.bury(c, b.scratch[n:]...)
-	return n, fmt.Errorf("sandbox: run: %w", err)
+	p.giveBack(c)
+	return n, nil
 }
 
 // batch is tasks on their way through a child.
@@ -78,11 +71,8 @@ type batch struct {
 // write writes out the requests that there is room for.
 func (b *batch) write() error {
 	for i := range b.tasks {
-		q := request{Task: b.tasks[i], Scratch: b.p.scratch()}
-		if q.Task.Checkpoint != nil {
-			q.Every = b.p.cfg.CheckpointEvery
-		}
-		frames, err := appendFrame(b.frames, &q, nil)
+		q := b.p.request(&b.tasks[i])
+		frames, err := appendFrame(b.frames, q, nil)
 		if err != nil {
 			return err
 		}
@@ -95,7 +85,7 @@ func (b *batch) write() error {
 }
 
 func (b *batch) run(ctx context.Context, c *process, waits func(i int), ended func(i int, r Result)) (n int, err error) {
-	if err := c.ask(b.frames, patience); err != nil {
+	if err := c.ask(b.frames, time.Now().Add(patience)); err != nil {
 		return 0, err
 	}
 	for n = range b.scratch {
@@ -115,7 +105,8 @@ func (b *batch) next(ctx context.Context, c *process, i int, waits func(i int)) 
 		waits(i)
 	}
 	var letters *courier // hardly any task has some
-	a, body, err := c.answer(min(t.Limits.Timeout+killGrace+holdFor, patience), func(n notice) error {
+	limit := min(t.Limits.Timeout+killGrace+holdFor, patience)
+	a, body, err := c.answer(time.Now().Add(limit), func(n notice) error {
 		if letters == nil {
 			letters = newCourier(ctx, t, b.scratch[i], b.p.cfg.Log)
 		}
