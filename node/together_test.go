@@ -55,9 +55,12 @@ func TestBriefTasksAreRunInRows(t *testing.T) {
 	if count.rows.Load() == 0 {
 		t.Error("no tasks ran in a row")
 	}
-	if running, waiting := n.runner.levels(); running+waiting != 0 || n.runner.lent != 0 {
-		t.Errorf("%d run, %d wait, %d bytes are lent", running, waiting, n.runner.lent)
-	}
+	eventually(t, "no slot is taken, and nothing lent", func() bool {
+		running, waiting := n.runner.levels()
+		n.runner.mu.Lock()
+		defer n.runner.mu.Unlock()
+		return running+waiting == 0 && n.runner.lent == 0
+	})
 }
 
 // A job that is cancelled while its tasks run in rows stops at once.
