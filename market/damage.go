@@ -38,7 +38,8 @@ func (s *swarm) bringResults() {
 		s.pageGone(s.store.pages[k].page)
 	}
 	for _, k := range sortedKeys(s.store.seals) {
-		s.store.seals[k].here = false
+		c := s.store.seals[k]
+		c.here, c.remade = false, false
 	}
 	for _, rec := range s.ledger.records() {
 		if b, ok := rec.Body.(*protocol.Seal); ok {

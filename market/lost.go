@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/compute-mesh/mesh/job"
 	"github.com/compute-mesh/mesh/protocol"
 	"github.com/ipfs/go-cid"
 )
@@ -22,6 +21,7 @@ type content struct {
 	rec     *protocol.Record
 	here    bool
 	fetch   bool          // under way
+	remade  bool          // the leaf has been made again here
 	due     time.Duration // when it is asked for again
 	missing time.Duration // since when nobody serves it; 0: it has not been asked for in vain
 }
@@ -55,6 +55,7 @@ func (s *swarm) fetchSeal(rec *protocol.Record, b *protocol.Seal) {
 		}
 		c.due = s.m.now.Mono + s.m.cfg.KeepWait
 		s.wakeAt(c.due)
+		s.remake(c, b)
 	})
 }
 
@@ -96,9 +97,7 @@ func (s *swarm) lostTick() {
 		if c.missing == 0 || !s.lost(c.missing, uint64(b.Stage)<<40|b.Number) {
 			continue
 		}
-		if b.Level > 0 {
-			s.nodeAgain(c, b, st)
-		} else if !st.fixed(b.Number) || !s.manifest().Stages[b.Stage].Nondeterministic {
+		if b.Level == 0 && (!st.fixed(b.Number) || !s.manifest().Stages[b.Stage].Nondeterministic) {
 			s.reopen(st, protocol.Block(b.Number).Range(st.n), func(c *cell) bool { return true })
 		}
 	}
@@ -144,27 +143,6 @@ func (s *swarm) reopen(st *stage, r protocol.Range, is func(*cell) bool) {
 	for _, h := range list {
 		s.sign(&protocol.Reopen{StageRef: st.ref, Range: h.rng, Life: h.life + 1, Cause: protocol.ReopenLost, Keep: s.keep.Hash})
 	}
-}
-
-// nodeAgain makes the node of a seal above level 0 anew: it names nothing but the seals
-// below, which are in the ledger.
-func (s *swarm) nodeAgain(c *content, b *protocol.Seal, st *stage) {
-	var children []cid.Cid
-	lo := b.Number * protocol.BlockSize
-	for n := lo; n < min(lo+protocol.BlockSize, job.SealShape(st.n)[b.Level-1]); n++ {
-		child := st.sealOf(b.Level-1, n)
-		if child == nil {
-			return
-		}
-		children = append(children, child.Body.(*protocol.Seal).Root)
-	}
-	block, err := job.EncodeNode(job.Node{Children: children})
-	if err != nil || block.CID != b.Root {
-		return
-	}
-	c.here, c.missing = true, 0
-	s.m.out.Blocks = append(s.m.out.Blocks, block)
-	s.m.changed(s.id)
 }
 
 // fixed tells whether another seal names the root of a block's.

@@ -29,6 +29,7 @@ func (m *Machine) restore(entries []Entry) error {
 				return fmt.Errorf("market: restore a record of job %s: %w", e.Job, err)
 			}
 			if s := m.swarms[e.Job]; s != nil {
+				s.noteSources(&rec)
 				_, _ = s.ledger.add(&rec)
 			}
 		case EntryFinal:

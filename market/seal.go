@@ -13,8 +13,8 @@ import (
 type sealState struct {
 	ready map[sealKey]time.Duration // complete, and since when
 	doing map[sealKey]bool
-	asked time.Duration          // when the others were last told again what is stored here
-	pages map[blockKey][]cid.Cid // pages of sealed blocks: where their logs are
+	asked time.Duration         // when the others were last told again what is stored here
+	pages map[blockKey][]source // pages of sealed blocks: what the seal was made of, and where the logs are
 }
 
 type sealKey struct {
@@ -30,7 +30,7 @@ type blockKey struct {
 func (st *sealState) init() {
 	st.ready = map[sealKey]time.Duration{}
 	st.doing = map[sealKey]bool{}
-	st.pages = map[blockKey][]cid.Cid{}
+	st.pages = map[blockKey][]source{}
 }
 
 // considerSeal looks whether blocks that a range touches are complete.
@@ -335,8 +335,8 @@ func (s *swarm) considerParent(st *stage, b *protocol.Seal) {
 	s.readyToSeal(sealKey{b.Stage, up}, st)
 }
 
-// letPagesGo forgets the pages inside a sealed block, but for where they are: their
-// logs are asked for later.
+// letPagesGo forgets the pages inside a sealed block, but for where they are: their logs are
+// asked for later, and the leaf is made again from them where nobody serves it.
 func (s *swarm) letPagesGo(st *stage, b *protocol.Seal) {
 	if b.Level > 0 || st.n == 0 {
 		return
@@ -350,9 +350,8 @@ func (s *swarm) letPagesGo(st *stage, b *protocol.Seal) {
 		}
 	}
 	for _, id := range sortedKeys(gone) {
-		if p := gone[id]; !slices.Contains(s.sealer.pages[k], p.page) {
-			s.sealer.pages[k] = append(s.sealer.pages[k], p.page)
-		}
+		p := gone[id]
+		s.sealer.note(k, source{p.page, len(p.from) > 0})
 		s.forgetPage(id)
 	}
 }

@@ -91,7 +91,11 @@ func (m *Machine) Pages(id protocol.JobID, stage protocol.StageIndex, t protocol
 			return []cid.Cid{b.Page}
 		}
 	}
-	return s.sealer.pages[blockKey{stage, t.Block()}]
+	var list []cid.Cid
+	for _, p := range s.sealer.pages[blockKey{stage, t.Block()}] {
+		list = append(list, p.page)
+	}
+	return list
 }
 
 // Running lists the tasks that this peer runs now.

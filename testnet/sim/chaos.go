@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/compute-mesh/mesh/job"
+	"github.com/compute-mesh/mesh/market"
 	"github.com/compute-mesh/mesh/protocol"
 )
 
@@ -329,8 +330,12 @@ func (c *chaos) ends(j *trial) {
 		}
 		return c.inv.retired[j.id] || c.Done(j.id) && c.state(j.id) == j.want
 	}
-	if !c.Run(c.now+healTime, over) {
-		c.violate("I2", "a job has not ended %v after the world was healed: %s", healTime, c.progress(j.id))
+	long := healTime
+	if c.gone != nil {
+		long += market.DefaultConfig().Lost
+	}
+	if !c.Run(c.now+long, over) {
+		c.violate("I2", "a job has not ended %v after the world was healed: %s", long, c.progress(j.id))
 	}
 	c.Counts[map[protocol.JobState]string{
 		protocol.JobDone: "job: done", protocol.JobFailed: "job: failed", protocol.JobCancelled: "job: cancelled",
@@ -342,7 +347,7 @@ func (c *chaos) stands(j *trial, since time.Duration) {
 	if c.state(j.id) != protocol.JobRunning && c.now > stormTime+time.Minute {
 		return
 	}
-	if c.works(j.id) || c.pausedAt(j.id) {
+	if c.works(j.id) || c.pausedAt(j.id) || c.waitsForGone(j.id) {
 		since = c.now
 	}
 	if c.now-since > idleTime {
@@ -369,6 +374,20 @@ func (c *chaos) pausedAt(id protocol.JobID) bool {
 	return slices.ContainsFunc(c.Peers, func(p *Peer) bool {
 		v, ok := p.View(id)
 		return p.up && ok && v.Keeper && v.State == protocol.JobRunning && strings.HasPrefix(v.Reason, "paused")
+	})
+}
+
+// waitsForGone tells whether a job waits for a result that was only with the peer that is gone
+// for good, as of who was alone when it had it: it is lost after market's Config.Lost.
+func (c *chaos) waitsForGone(id protocol.JobID) bool {
+	return c.gone != nil && slices.ContainsFunc(c.Peers, func(p *Peer) bool {
+		v, ok := p.View(id)
+		if !ok || !p.up || !v.Keeper || v.State != protocol.JobRunning {
+			return false
+		}
+		_, text, ok := strings.Cut(v.Reason, "nobody serves chunk ")
+		chunk, _, _ := strings.Cut(text, ";")
+		return ok && c.inv.alone[chunk] == c.gone.ID()
 	})
 }
 

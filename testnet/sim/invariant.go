@@ -47,7 +47,8 @@ type invariants struct {
 	held      map[leaver]protocol.GroupSet // what others said since that they hold
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
-	pages     map[string]protocol.Range // what a Done said of each
+	pages     map[string]protocol.Range  // what a Done said of each
+	alone     map[string]protocol.PeerID // of those with one receipt, by the page's CID: who gave it
 	roots     map[sealed]cid.Cid
 	last      map[protocol.PeerID]protocol.Sequence // of beats and bids
 	second    map[protocol.PeerID]*second
@@ -86,7 +87,7 @@ func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
 		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, back: map[leaver]protocol.GroupSet{}, held: map[leaver]protocol.GroupSet{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
-		pages: map[string]protocol.Range{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
+		pages: map[string]protocol.Range{}, alone: map[string]protocol.PeerID{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
 }
@@ -142,6 +143,9 @@ func (v *invariants) made(p *Peer, e market.Entry) {
 		}
 	case *protocol.Done:
 		v.pages[b.Page.KeyString()] = b.Range
+		if len(b.Receipts) == 1 {
+			v.alone[b.Page.String()] = b.Receipts[0].Signer
+		}
 		for i := range b.Receipts {
 			q := v.w.byID[b.Receipts[i].Signer]
 			if q == p {
