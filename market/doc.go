@@ -152,12 +152,18 @@
 //	                                                                 |
 //	   Reopen by a keeper: life + 1, no holder  <--------------------+
 //
-// The parts of it in code: stand.go serves bids, seek.go makes them, and hints.go tells where to; share.go runs what is
-// held; backup.go gives copies of what would end last; pages.go takes results to Done;
-// store.go is a keeper's part in that; seal.go seals; lost.go reopens what nobody serves any
-// more, and damage.go brings back what a keeper's disk has spoilt; keeper.go invites and is invited, groups.go says whom to what; over.go hears that others have let go of a job; unkeep.go takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are how keepers compare their ledgers, news.go what is told
-// to whom and when; watch.go releases for another; adopt.go adopts, offered.go is who was told what may be adopted; checkpoint.go takes states
-// to Checkpoint records; leave.go hands back, makes last survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's parts together.
+// The parts of it in code: stand.go serves bids, seek.go makes them, and hints.go tells
+// where to; share.go runs what is held; backup.go gives copies of what would end last;
+// pages.go takes results to Done; store.go is a keeper's part in that; seal.go seals;
+// remake.go makes again what a seal names; lost.go reopens what nobody serves any more, and
+// damage.go brings back what a keeper's disk has spoilt; keeper.go invites and is invited,
+// groups.go says whom to what; over.go hears that others have let go of a job; unkeep.go
+// takes Keeps back, handover.go those of a peer without room; exchange.go and tree.go are
+// how keepers compare their ledgers, news.go what is told to whom and when; watch.go
+// releases for another; adopt.go adopts, offered.go is who was told what may be adopted;
+// checkpoint.go takes states to Checkpoint records; leave.go hands back, makes last
+// survivors keepers and lets go; stage.go and ledger.go are the join; swarm.go ties a job's
+// parts together.
 //
 // deaths.go sees to it that a task which kills its host fails as any other.
 //

@@ -195,6 +195,9 @@ func TestResultsLost(t *testing.T) {
 					w.rot(b.Page)
 				case *protocol.Seal:
 					w.rot(b.Root)
+					for _, page := range p.machine.Pages(id, b.Stage, 0) {
+						w.rot(page)
+					}
 				}
 			}
 			p.Kill()

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"time"
 
@@ -118,6 +119,9 @@ func (p *Peer) drop(d market.Drop) {
 // dropped wants a peer that lets go of a part of a job that stands to leave as many copies
 // behind as the job asks for.
 func (v *invariants) dropped(p *Peer, d market.Drop) {
+	if !d.Root.Defined() && d.Groups == 0 {
+		v.freed[leaver{p.ID(), d.Job}] = maps.Clone(p.disk.pins[d.Job])
+	}
 	state, _ := p.machine.State(d.Job)
 	if d.Root.Defined() || v.rotten || v.retired[d.Job] || state != protocol.JobRunning && state != protocol.JobDone {
 		return

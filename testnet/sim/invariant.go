@@ -45,6 +45,7 @@ type invariants struct {
 	unkept    map[protocol.Hash]bool       // Keeps that their signers have taken back
 	back      map[leaver]protocol.GroupSet // what a peer has taken its Keep back of
 	held      map[leaver]protocol.GroupSet // what others said since that they hold
+	freed     map[leaver]map[string]bool   // blocks that a peer let go of last, with all that it had of a job
 	retired   map[protocol.JobID]bool
 	strangers map[protocol.PeerID]bool
 	pages     map[string]protocol.Range  // what a Done said of each
@@ -86,7 +87,7 @@ type sealed struct {
 func (v *invariants) init(w *World) {
 	*v = invariants{
 		w: w, seen: map[uint64]bool{}, keeps: map[uint64]keepOf{}, states: map[part]protocol.JobState{}, images: map[part][]image{},
-		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, back: map[leaver]protocol.GroupSet{}, held: map[leaver]protocol.GroupSet{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
+		cancelled: map[protocol.JobID]bool{}, paused: map[protocol.JobID]bool{}, unkept: map[protocol.Hash]bool{}, back: map[leaver]protocol.GroupSet{}, held: map[leaver]protocol.GroupSet{}, freed: map[leaver]map[string]bool{}, retired: map[protocol.JobID]bool{}, strangers: map[protocol.PeerID]bool{},
 		pages: map[string]protocol.Range{}, alone: map[string]protocol.PeerID{}, roots: map[sealed]cid.Cid{}, last: map[protocol.PeerID]protocol.Sequence{}, second: map[protocol.PeerID]*second{},
 		bytes: map[protocol.PeerID]Counts{},
 	}
@@ -319,7 +320,7 @@ func (v *invariants) durable(p *Peer, rec *protocol.Record, refers func(string, 
 	case *protocol.Seal:
 		refers("leaf or node", v.unkept[b.Keep] || p.disk.durable(b.Root.KeyString()))
 	case *protocol.Checkpoint:
-		refers("state", p.disk.durable(b.State.KeyString()))
+		refers("state", v.freed[leaver{p.ID(), b.Job}][b.State.KeyString()] || p.disk.durable(b.State.KeyString())) // its keepers have it
 	}
 }
 
