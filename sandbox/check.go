@@ -16,6 +16,10 @@ var ErrNotProgram = errors.New("not a program that the mesh can run")
 const (
 	maxImports = 1000
 	maxExports = 100_000
+	// maxTables and maxTable bound a program's tables and the elements of each, at eight bytes: a child has room for
+	// all of them, 32 MiB, beside a program's memory. Python's interpreter has one table of 10,000.
+	maxTables = 4
+	maxTable  = 1 << 20
 )
 
 // Check reports why a module cannot be a task's program, as far as its outside shows: it must be a WebAssembly module,
@@ -73,6 +77,7 @@ func (s *shape) verdict() error {
 // Sections and kinds of imports and exports.
 const (
 	sectionImport = 2
+	sectionTable  = 4
 	sectionMemory = 5
 	sectionExport = 7
 	sectionLast   = 12 // the data count; beyond are proposals
@@ -85,6 +90,8 @@ func (s *shape) section(id byte, r *wasmReader) error {
 	switch {
 	case id == sectionImport:
 		return imports(r)
+	case id == sectionTable:
+		return tables(r)
 	case id == sectionMemory:
 		return memories(r)
 	case id == sectionExport:
@@ -127,6 +134,29 @@ func imports(r *wasmReader) error {
 			return refuse("it imports from %q; only %q and %q are offered", module, wasi.Module, hostModule)
 		case !slices.Contains(names, name):
 			return refuse("it imports %q.%q, which is not offered", module, name)
+		}
+	}
+	return r.err
+}
+
+func tables(r *wasmReader) error {
+	n := r.u32()
+	if n > maxTables {
+		return refuse("it has %d tables, the limit is %d", n, maxTables)
+	}
+	for range n {
+		r.byte() // what it holds; the engine checks it
+		flags, elements := r.byte(), r.u32()
+		if flags&1 != 0 {
+			r.u32() // the most that it may grow to
+		}
+		switch {
+		case r.err != nil:
+			return r.err
+		case flags > 1:
+			return refuse("its table is of a kind that is not offered")
+		case elements > maxTable:
+			return refuse("its table has %d elements, the limit is %d", elements, maxTable)
 		}
 	}
 	return r.err

@@ -37,6 +37,7 @@ type worker struct {
 	cache  *cache
 	loaded []loadedProgram // most recently used last; at most maxModules
 	memory int64           // bytes beside a program's linear memory that the process may have
+	left   int64           // bytes of the last program's, which the engine may have kept for the next
 }
 
 type loadedProgram struct {
@@ -139,7 +140,7 @@ func (w *worker) module(id string) (module, error) {
 // runTask runs a task; what is to be known meanwhile goes to out.
 func (w *worker) runTask(q request, out *outbox) (response, []byte) {
 	t := q.Task
-	limitMemory(w.memory + t.Limits.Memory)
+	limitMemory(w.memory + max(t.Limits.Memory, w.left))
 	started := cpuTime()
 	m, err := w.module(t.Program.ID)
 	if errors.Is(err, errUncompiled) {
@@ -196,7 +197,7 @@ func (w *worker) run(sys *wasi.System, m module, t Task) (response, []byte, erro
 		return a, nil, nil
 	}
 	end, err := m.run(sys, t.Limits.Memory)
-	a.MaxMemory = end.memory
+	a.MaxMemory, w.left = end.memory, end.memory
 	switch stop := sys.Stopped(); {
 	case err != nil:
 		a.Class, a.Reason = ClassProgram, "the program cannot be started: "+firstLine(err.Error())

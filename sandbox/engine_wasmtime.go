@@ -24,8 +24,6 @@ const avoidSelects = false
 const (
 	// maxWasmStack is the native stack that a program may use, in bytes; threads have at least 2 MiB. wazero has its own.
 	maxWasmStack = 1 << 20
-	// maxTable is the most elements of a table, at eight bytes each; wazero has its own.
-	maxTable = 10 << 20
 	// heapGrowth is by how many percent a child's heap may grow before it is collected: programs' memories are not in it, and
 	// what is makes some 2 MiB, with a few KiB of garbage a task.
 	heapGrowth = 200
@@ -54,6 +52,7 @@ func newEngine() (engine, error) {
 	c.SetWasmFunctionReferences(false)
 	c.SetWasmGC(false)
 	c.SetWasmWideArithmetic(false)
+	poolMemory(c)
 	e := &wasmtimeEngine{engine: wasmtime.NewEngineWithConfig(c)}
 	e.linker = wasmtime.NewLinker(e.engine)
 	for _, f := range wasi.Functions() {
