@@ -37,6 +37,7 @@ type worker struct {
 	cache  *cache
 	loaded []loadedProgram // most recently used last; at most maxModules
 	memory int64           // bytes beside a program's linear memory that the process may have
+	cpu    time.Duration   // of the process when the task before in the same row ended; 0: there is none
 	left   int64           // bytes of the last program's, which the engine may have kept for the next
 }
 
@@ -86,6 +87,9 @@ func serve(args []string) error {
 			a, body = w.runTask(q, out)
 		}
 		a.Wall = time.Since(began)
+		if in.Buffered() == 0 {
+			w.cpu = 0
+		}
 		if err := out.send(a, body, in.Buffered() > 0); err != nil {
 			return err
 		}
@@ -141,7 +145,10 @@ func (w *worker) module(id string) (module, error) {
 func (w *worker) runTask(q request, out *outbox) (response, []byte) {
 	t := q.Task
 	limitMemory(w.memory + max(t.Limits.Memory, w.left))
-	started := cpuTime()
+	started := w.cpu
+	if started == 0 {
+		started = cpuTime()
+	}
 	m, err := w.module(t.Program.ID)
 	if errors.Is(err, errUncompiled) {
 		return response{Uncompiled: true, Reason: err.Error()}, nil
@@ -173,7 +180,8 @@ func (w *worker) runTask(q request, out *outbox) (response, []byte) {
 		return response{HostError: err.Error()}, nil
 	}
 	a.Scratched = sys.Scratched() || r.count > 0
-	a.CPU = cpuTime() - started
+	w.cpu = cpuTime()
+	a.CPU = w.cpu - started
 	return a, body
 }
 

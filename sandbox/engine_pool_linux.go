@@ -19,6 +19,7 @@ void wasmtime_pooling_allocation_config_max_core_instance_size_set(pool_config *
 void wasmtime_pooling_allocation_config_max_memory_size_set(pool_config *, size_t) WEAK;
 void wasmtime_pooling_allocation_config_max_tables_per_module_set(pool_config *, uint32_t) WEAK;
 void wasmtime_pooling_allocation_config_table_elements_set(pool_config *, size_t) WEAK;
+void wasmtime_pooling_allocation_config_table_keep_resident_set(pool_config *, size_t) WEAK;
 void wasmtime_pooling_allocation_config_total_core_instances_set(pool_config *, uint32_t) WEAK;
 void wasmtime_pooling_allocation_config_total_gc_heaps_set(pool_config *, uint32_t) WEAK;
 void wasmtime_pooling_allocation_config_total_memories_set(pool_config *, uint32_t) WEAK;
@@ -33,6 +34,7 @@ static int use_pool(void *config, size_t resident, uint32_t tables, size_t eleme
 	    !wasmtime_pooling_allocation_config_max_memory_size_set ||
 	    !wasmtime_pooling_allocation_config_max_tables_per_module_set ||
 	    !wasmtime_pooling_allocation_config_table_elements_set ||
+	    !wasmtime_pooling_allocation_config_table_keep_resident_set ||
 	    !wasmtime_pooling_allocation_config_total_core_instances_set ||
 	    !wasmtime_pooling_allocation_config_total_gc_heaps_set ||
 	    !wasmtime_pooling_allocation_config_total_memories_set ||
@@ -46,6 +48,7 @@ static int use_pool(void *config, size_t resident, uint32_t tables, size_t eleme
 	wasmtime_pooling_allocation_config_max_memory_size_set(p, (size_t)4 << 30);
 	wasmtime_pooling_allocation_config_max_tables_per_module_set(p, tables);
 	wasmtime_pooling_allocation_config_table_elements_set(p, elements);
+	wasmtime_pooling_allocation_config_table_keep_resident_set(p, resident);
 	wasmtime_pooling_allocation_config_total_core_instances_set(p, 1);
 	wasmtime_pooling_allocation_config_total_gc_heaps_set(p, 1);
 	wasmtime_pooling_allocation_config_total_memories_set(p, 1);
@@ -66,8 +69,8 @@ import (
 	"github.com/bytecodealliance/wasmtime-go/v44"
 )
 
-// residentMemory is how much of a program's memory stays with the child for its next program, in bytes: to clear a page costs
-// a tenth of having it mapped again, and the library clears all of it, used or not.
+// residentMemory is how much of a program's memory, and of its tables, stays with the child for its next program, in bytes: to
+// clear a page costs a tenth of having it mapped again, and the library clears all of it, used or not.
 const residentMemory = 256 << 10
 
 // poolMemory has all programs of an engine use one memory, one after another, and its tables, each as new: to map and unmap one for
