@@ -3,6 +3,7 @@ package chunkstore
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
@@ -11,8 +12,86 @@ import (
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 )
+
+// bitswapProtocols are the versions of bitswap that are served.
+var bitswapProtocols = []protocol.ID{
+	bsnet.ProtocolBitswap, bsnet.ProtocolBitswapOneOne, bsnet.ProtocolBitswapOneZero, bsnet.ProtocolBitswapNoVers,
+}
+
+// swapper is bitswap from the moment on that somebody wants it: an IPFS node that opens a stream, or a fetch. boxo's looks ten
+// times a second whether there is anything to do, which is a third of what an idle peer costs. It is the host that bitswap
+// sees: whose handlers for streams are called once it runs.
+type swapper struct {
+	host.Host
+	begin func() *bitswap.Bitswap
+
+	mu       sync.Mutex
+	running  *bitswap.Bitswap // nil until it is wanted
+	closed   bool
+	handlers map[protocol.ID]network.StreamHandler // set while it begins, under mu
+}
+
+func newSwapper(ctx context.Context, h host.Host, s *Store, cfg ExchangeConfig) *swapper {
+	w := &swapper{Host: h, handlers: map[protocol.ID]network.StreamHandler{}}
+	w.begin = func() *bitswap.Bitswap { return newBitswap(ctx, w, s, cfg) }
+	for _, id := range bitswapProtocols {
+		h.SetStreamHandler(id, w.serve)
+	}
+	return w
+}
+
+// SetStreamHandler is called by bitswap as it begins.
+func (w *swapper) SetStreamHandler(id protocol.ID, f network.StreamHandler) { w.handlers[id] = f }
+
+// serve hands a stream to bitswap.
+func (w *swapper) serve(s network.Stream) {
+	w.get()
+	w.mu.Lock()
+	f := w.handlers[s.Protocol()]
+	w.mu.Unlock()
+	if f == nil {
+		_ = s.Reset()
+		return
+	}
+	f(s)
+}
+
+// get begins bitswap, if it does not run; nil: it is closed.
+func (w *swapper) get() *bitswap.Bitswap {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running == nil && !w.closed {
+		w.running = w.begin()
+	}
+	return w.running
+}
+
+// peek is bitswap; nil: it does not run.
+func (w *swapper) peek() *bitswap.Bitswap {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running
+}
+
+// close ends bitswap for good.
+func (w *swapper) close() error {
+	for _, id := range bitswapProtocols {
+		w.Host.RemoveStreamHandler(id)
+	}
+	w.mu.Lock()
+	b := w.running
+	w.running, w.closed = nil, true
+	clear(w.handlers)
+	w.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	return b.Close()
+}
 
 // newBitswap serves the store by bitswap and can fetch by it. It stores nothing by itself: what it brings is put by the
 // fetch that asked for it.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ipfs/boxo/bitswap"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -133,7 +132,7 @@ type Exchange struct {
 	host  host.Host
 	store *Store
 	stats stats
-	swap  *bitswap.Bitswap // nil with NoBitswap
+	swap  *swapper // nil with NoBitswap
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -170,7 +169,7 @@ func NewExchange(h host.Host, s *Store, cfg ExchangeConfig) (*Exchange, error) {
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	if !cfg.NoBitswap {
-		x.swap = newBitswap(x.ctx, h, s, cfg)
+		x.swap = newSwapper(x.ctx, h, s, cfg)
 	}
 	h.SetStreamHandler(ProtocolID, x.serve)
 	h.SetStreamHandler(ProtocolV1, x.serve)
@@ -199,7 +198,7 @@ func (x *Exchange) Close() error {
 	}
 	x.tasks.Wait()
 	if x.swap != nil {
-		return x.swap.Close()
+		return x.swap.close()
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -444,7 +446,10 @@ func TestBitswapBothWays(t *testing.T) {
 	}
 	// And as boxo's own client would ask us.
 	c := fill(t, b.store, 11, 1, 1000)[0]
-	block, err := a.swap.GetBlock(t.Context(), c)
+	if b.swap.peek() == nil {
+		t.Error("a fetch by bitswap has not begun it")
+	}
+	block, err := a.swap.get().GetBlock(t.Context(), c)
 	if err != nil || len(block.RawData()) != 1000 {
 		t.Fatal(err)
 	}
@@ -496,5 +501,32 @@ func TestFetchEndsWhenItIsGivenUp(t *testing.T) {
 			t.Fatal("fetched what nobody has")
 		}
 		cancel()
+	}
+}
+
+// TestBitswapBeginsWhenAsked has an IPFS node, which speaks bitswap alone, ask a peer that nobody asked so before, connected
+// long since: its first request is answered, and not before it the peer runs bitswap.
+func TestBitswapBeginsWhenAsked(t *testing.T) {
+	us, ipfs := newMesher(t), newHost(t)
+	connect(t, us.host, ipfs)
+	c := fill(t, us.store, 12, 1, 1000)[0]
+	store := testStore(t)
+	theirs := bitswap.New(t.Context(), bsnet.NewFromIpfsHost(ipfs), nil, store.Blockstore())
+	defer theirs.Close()
+	if us.swap.peek() != nil {
+		t.Fatal("bitswap runs and nobody has asked")
+	}
+	block, err := theirs.GetBlock(t.Context(), c)
+	if err != nil || len(block.RawData()) != 1000 {
+		t.Fatal(err)
+	}
+	if got := us.Stats().Bitswap; got.BlocksOut != 1 {
+		t.Errorf("bitswap has served %+v", got)
+	}
+	if err := us.Exchange.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if us.swap.get() != nil {
+		t.Error("bitswap begins after Close")
 	}
 }

@@ -386,7 +386,11 @@ func (f *fetch) bitswap(list []*item) (any bool) {
 	defer f.fromSwap(list)
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
-	blocks, err := f.x.swap.NewSession(ctx).GetBlocks(ctx, keys)
+	swap := f.x.swap.get()
+	if swap == nil {
+		return false
+	}
+	blocks, err := swap.NewSession(ctx).GetBlocks(ctx, keys)
 	if err != nil {
 		f.x.log.Debug("bitswap", "error", err)
 		return false

@@ -105,8 +105,11 @@ func (x *Exchange) Stats() Stats {
 		out.Peers[p] = t.Traffic
 	}
 	x.stats.mu.Unlock()
-	if x.swap != nil {
-		if s, err := x.swap.Stat(); err == nil {
+	if x.swap == nil {
+		return out
+	}
+	if swap := x.swap.peek(); swap != nil {
+		if s, err := swap.Stat(); err == nil {
 			out.Bitswap = BitswapStats{BytesIn: s.DataReceived, BytesOut: s.DataSent, BlocksIn: s.BlocksReceived, BlocksOut: s.BlocksSent}
 		}
 	}
