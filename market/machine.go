@@ -408,12 +408,17 @@ func (m *Machine) ordered(rec protocol.Record) error {
 	}
 	changed, err := s.learn(&rec, m.self)
 	if changed { // also past the keepers known here, who may be gone: an order is rare
-		near := ranked("order", s.id, 0, sortedKeys(m.up))
-		for _, p := range near[:min(len(near), MaxTold)] {
-			m.tell(p, &rec)
-		}
+		m.tellNear(&rec)
 	}
 	return err
+}
+
+// tellNear tells an order to neighbours, up to MaxTold of them.
+func (m *Machine) tellNear(rec *protocol.Record) {
+	near := ranked("order", rec.Body.JobID(), 0, sortedKeys(m.up))
+	for _, p := range near[:min(len(near), MaxTold)] {
+		m.tell(p, rec)
+	}
 }
 
 // rendezvous orders candidates for a duty: by the hash of what it is about and the peer

@@ -56,10 +56,17 @@ func (s *swarm) orderTick() {
 	}
 	s.owedAt = s.m.now.Mono + s.m.cfg.KeepWait
 	keepers := s.keepers()
+	astray := !slices.ContainsFunc(keepers, s.m.alive) && s.m.now.Mono >= s.strayAt
+	if astray {
+		s.strayAt = s.m.now.Mono + s.m.cfg.Orphan
+	}
 	for _, rec := range s.ledger.standing() {
 		had := s.owed[rec.Hash]
 		if had == nil {
 			continue
+		}
+		if astray { // others keep the job by now, whom somebody near may know
+			s.m.tellNear(rec)
 		}
 		for _, k := range keepers {
 			if !had[k] && s.m.alive(k) {

@@ -47,6 +47,7 @@ type swarm struct {
 	over    time.Duration                              // when it is let go of, as a keeper says that it was done and let go of; 0: none does
 	owed    map[protocol.Hash]map[protocol.PeerID]bool // orders that keepers are to be told, and who of them has each
 	owedAt  time.Duration                              // when they are told again
+	strayAt time.Duration                              // when neighbours are, while no keeper is reached
 	agreed  map[protocol.PeerID]protocol.Hash          // the last digest that was the same here and at a keeper
 	altered time.Duration                              // when the ledger last changed
 	damages uint64                                     // times that chunks were found damaged: what a fetch saw before need not be here

@@ -187,6 +187,15 @@ func (p *Peer) Suspend(d time.Duration) {
 	w.After(d, func() {
 		p.up, p.asleep = true, false
 		p.step(market.Gap{})
+		for _, q := range w.near(p) { // some went or began anew meanwhile, and did not find this one
+			if p == q {
+				continue
+			}
+			if !p.links[q.Index] || !q.links[p.Index] {
+				p.connect(q)
+			}
+			p.look(q)
+		}
 	})
 }
 
