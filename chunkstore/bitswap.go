@@ -23,8 +23,8 @@ var bitswapProtocols = []protocol.ID{
 }
 
 // swapper is bitswap from the moment on that somebody wants it: an IPFS node that opens a stream, or a fetch. boxo's looks ten
-// times a second whether there is anything to do, which is a third of what an idle peer costs. It is the host that bitswap
-// sees: whose handlers for streams are called once it runs.
+// times a second whether there is anything to do, which is three quarters of what an idle peer costs. It is the host that
+// bitswap sees, whose handlers for streams are called once it runs.
 type swapper struct {
 	host.Host
 	begin func() *bitswap.Bitswap
@@ -96,7 +96,7 @@ func (w *swapper) close() error {
 // newBitswap serves the store by bitswap and can fetch by it. It stores nothing by itself: what it brings is put by the
 // fetch that asked for it.
 func newBitswap(ctx context.Context, h host.Host, s *Store, cfg ExchangeConfig) *bitswap.Bitswap {
-	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, s.Blockstore(),
+	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h, bsnet.SupportedProtocols(bitswapProtocols)), nil, s.Blockstore(),
 		bitswap.WithPeerBlockRequestFilter(func(p peer.ID, _ cid.Cid) bool { return cfg.Allow(p) }),
 		bitswap.WithoutDuplicatedBlockStats(),
 		bitswap.MaxCidSize(maxCID),

@@ -147,17 +147,8 @@ func (a *assembly) leaf() []job.Block {
 // remakeNode makes the node of a seal above level 0 from the seals below, which are in the
 // ledger.
 func (s *swarm) remakeNode(c *content, b *protocol.Seal, st *stage) {
-	var children []cid.Cid
-	lo := b.Number * protocol.BlockSize
-	for n := lo; n < min(lo+protocol.BlockSize, job.SealShape(st.n)[b.Level-1]); n++ {
-		child := st.sealOf(b.Level-1, n)
-		if child == nil {
-			return
-		}
-		children = append(children, child.Body.(*protocol.Seal).Root)
-	}
-	block, err := job.EncodeNode(job.Node{Children: children})
-	if err != nil || block.CID != b.Root {
+	block, _, ok := st.parent(sealName{b.Level, b.Number})
+	if !ok || block.CID != b.Root {
 		return
 	}
 	c.here, c.missing = true, 0

@@ -259,25 +259,28 @@ func (s *swarm) finishSeal(k sealKey, st *stage, life protocol.Life, results []p
 
 // sealNode seals BlockSize seals of the level below, all of which are here.
 func (s *swarm) sealNode(k sealKey, st *stage) {
+	if block, life, ok := st.parent(k.name); ok {
+		s.sealer.doing[k] = true
+		s.signSeal(k, st, life, []job.Block{block})
+	}
+}
+
+// parent is the node of a part of the tree above level 0, and the highest life below it;
+// false: not all seals of the level below are here.
+func (s *stage) parent(name sealName) (_ job.Block, life protocol.Life, ok bool) {
 	var children []cid.Cid
-	var life protocol.Life
-	shape := job.SealShape(st.n)
-	lo := k.name.number * protocol.BlockSize
-	for n := lo; n < min(lo+protocol.BlockSize, shape[k.name.level-1]); n++ {
-		child := st.sealOf(k.name.level-1, n)
+	lo := name.number * protocol.BlockSize
+	for n := lo; n < min(lo+protocol.BlockSize, job.SealShape(s.n)[name.level-1]); n++ {
+		child := s.sealOf(name.level-1, n)
 		if child == nil {
-			return
+			return job.Block{}, 0, false
 		}
 		b := child.Body.(*protocol.Seal)
 		children = append(children, b.Root)
 		life = max(life, b.Life)
 	}
 	block, err := job.EncodeNode(job.Node{Children: children})
-	if err != nil {
-		return
-	}
-	s.sealer.doing[k] = true
-	s.signSeal(k, st, life, []job.Block{block})
+	return block, life, err == nil
 }
 
 func (s *swarm) signSeal(k sealKey, st *stage, life protocol.Life, blocks []job.Block) {

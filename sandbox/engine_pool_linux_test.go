@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bytecodealliance/wasmtime-go/v44"
+	"golang.org/x/sys/unix"
 )
 
 // TestPoolMemory wants the library to have what poolMemory asks for, and to do it: a second instance finds no place.
@@ -78,8 +79,8 @@ func TestNothingIsLeftOfAProgram(t *testing.T) {
 	}
 }
 
-// TestSmallAfterLarge has a program with a small limit begin in a child whose memory was large a moment ago: what the last
-// one was given is not held against it.
+// TestSmallAfterLarge has a program with a small limit begin in a child whose memory was large a moment ago, and is still
+// counted as the child's: what the last one was given is not held against it.
 func TestSmallAfterLarge(t *testing.T) {
 	cfg := testConfig(t, 1)
 	cfg.ChildMemory = 512 << 20
@@ -96,6 +97,13 @@ func TestSmallAfterLarge(t *testing.T) {
 	for range 3 {
 		wantClass(t, run(t, p, large), ClassDone)
 		wantClass(t, run(t, p, small), ClassDone)
+		var data unix.Rlimit
+		if err := unix.Prlimit(p.idle[0].cmd.Process.Pid, unix.RLIMIT_DATA, nil, &data); err != nil {
+			t.Fatal(err)
+		}
+		if want := uint64(cfg.ChildMemory + 40_001*WasmPage); data.Cur < want {
+			t.Errorf("a child that may still have %d bytes had a limit of %d", want, data.Cur)
+		}
 		wantClass(t, run(t, p, newTask(t, contractWasm, "args", "x")), ClassDone)
 	}
 }

@@ -377,8 +377,8 @@ func (c *chaos) pausedAt(id protocol.JobID) bool {
 	})
 }
 
-// waitsForGone tells whether a job waits for a result that was only with the peer that is gone
-// for good, as of who was alone when it had it: it is lost after market's Config.Lost.
+// waitsForGone tells whether a job waits for a result that nobody had but the peer that is gone
+// for good, whose receipt was the only one: it is lost after market's Config.Lost.
 func (c *chaos) waitsForGone(id protocol.JobID) bool {
 	return c.gone != nil && slices.ContainsFunc(c.Peers, func(p *Peer) bool {
 		v, ok := p.View(id)
